@@ -1,0 +1,123 @@
+"""A pair: which layer of the student looks at which layer of the teacher, by which loss, how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from kdplugin.distill.adapters import match_size
+from kdplugin.distill.probe import ProbeResult
+from kdplugin.errors import ConfigError, TapError
+from kdplugin.losses.base import DistillationLoss
+from kdplugin.module_paths import did_you_mean
+
+PAIR_KEYS = ('tap', 'student_tap', 'teacher_tap', 'loss', 'weight')
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One distillation term.
+
+    Args:
+        name: as in the config; the term is logged as ``loss_kd_<name>``.
+        student_tap: module path in the student.
+        teacher_tap: module path in the teacher.
+        loss: maps tensors of both sides to one scalar.
+        weight: factor of the term in the total.
+    """
+
+    name: str
+    student_tap: str
+    teacher_tap: str
+    loss: DistillationLoss
+    weight: float
+
+    def distance(
+        self,
+        student: Sequence[Tensor],
+        teacher: Sequence[Tensor],
+        adapters: nn.Module | None,
+        labels: Tensor | None,
+    ) -> Tensor:
+        """Return the mean over levels of the loss, computed in float32 also under autocast."""
+        if len(student) != len(teacher):
+            raise TapError(
+                f'Expected pair {self.name!r} to see as many student as teacher tensors but got {len(student)} '
+                f'and {len(teacher)}. Tap layers that run equally often.'
+            )
+        terms = []
+        with torch.autocast(student[0].device.type, enabled=False):
+            for level, (ours, theirs) in enumerate(zip(student, teacher, strict=True)):
+                ours = ours.float()
+                if adapters is not None:
+                    ours = adapters[level](ours)  # type: ignore[index]
+                terms.append(self.loss(match_size(ours, theirs), theirs.float(), labels=labels))
+        return torch.stack(terms).mean()
+
+
+def parse_pairs(config: Mapping[str, Any]) -> list[Pair]:
+    """Read the ``pairs`` of a config.
+
+    Raises:
+        ConfigError: unknown or missing key, bad weight, a name that mmengine's loss sum would count twice.
+    """
+    return [_parse_pair(name, dict(entry)) for name, entry in config.items()]
+
+
+def _parse_pair(name: str, entry: dict[str, Any]) -> Pair:
+    for key in entry:
+        if key not in PAIR_KEYS:
+            raise ConfigError(
+                f'Expected keys {list(PAIR_KEYS)} in pair {name!r} but got {key!r}.{did_you_mean(key, PAIR_KEYS)}'
+            )
+    if 'loss' in name or '.' in name:
+        raise ConfigError(
+            f"Expected a pair name without 'loss' or a dot but got {name!r}. mmengine adds every logged name that "
+            "contains 'loss' to the total. Rename the pair."
+        )
+    student, teacher = (entry.get(f'{side}_tap', entry.get('tap')) for side in ('student', 'teacher'))
+    if student is None or teacher is None or 'loss' not in entry:
+        raise ConfigError(
+            f'Expected pair {name!r} to have loss and tap (or student_tap and teacher_tap) but got {sorted(entry)}. '
+            "Write dict(tap='backbone', loss=dict(type='kdplugin.CosineLoss'), weight=1.0)."
+        )
+    loss = MODELS.build(entry['loss'])
+    if not isinstance(loss, DistillationLoss):
+        raise ConfigError(
+            f'Expected a distillation loss in pair {name!r} but got {type(loss).__name__}. '
+            "Write the type with its prefix, such as 'kdplugin.KLDivergenceLoss'."
+        )
+    return Pair(name, taps['student'], taps['teacher'], loss, check_weight(entry.get('weight', 1.0), f'pair {name!r}'))
+
+
+def check_weight(weight: Any, owner: str) -> float:
+    """Return a weight as float, or raise ConfigError unless it is a number >= 0."""
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float('inf'):
+        raise ConfigError(f'Expected a finite weight >= 0 in {owner} but got {weight!r}. Give a number.')
+    return float(weight)
+
+
+def check_shapes(pair: Pair, student: ProbeResult, teacher: ProbeResult) -> None:
+    """Compare what both taps of a pair put out.
+
+    Raises:
+        TapError: different numbers of tensors, or class counts for a loss on logits.
+    """
+    ours, theirs = student.shapes[pair.student_tap], teacher.shapes[pair.teacher_tap]
+    if len(ours) != len(theirs):
+        raise TapError(
+            f'Expected pair {pair.name!r} to see as many student as teacher tensors but {pair.student_tap!r} gives '
+            f'{len(ours)} and {pair.teacher_tap!r} gives {len(theirs)}. Tap layers with equally many outputs.'
+        )
+    for one, other in zip(ours, theirs, strict=True):
+        if pair.loss.compares == 'logits' and one[1] != other[1]:
+            raise TapError(
+                f'Expected student and teacher of pair {pair.name!r} to predict the same classes but '
+                f'{pair.student_tap!r} has {one[1]} channels and {pair.teacher_tap!r} has {other[1]}. '
+                'Use a teacher trained on the same classes, or distil features instead.'
+            )

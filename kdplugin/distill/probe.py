@@ -1,0 +1,108 @@
+"""Run a model once on a synthetic batch to learn what its taps put out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdplugin.distill.rng import preserved_rng
+from kdplugin.distill.taps import catch
+from kdplugin.errors import PathError, TapError
+
+PROBE_SIZE = (256, 256)
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe found.
+
+    Args:
+        mode: the mode of ``forward`` in which every tap fires: 'tensor' needs no ground truth, 'loss' does.
+        shapes: by tap, the shape of each tensor for one image.
+        overwritten: taps whose output a later in-place operation changes.
+    """
+
+    mode: str
+    shapes: dict[str, list[tuple[int, ...]]]
+    overwritten: frozenset[str]
+
+
+def synthetic_batch(model: nn.Module, size: tuple[int, int], batch: int = 1) -> tuple[torch.Tensor, list[Any]]:
+    """Return random images (B, 3, H, W) and data samples with ground truth that suits an mmdet or mmseg model."""
+    inputs = torch.randn(batch, 3, *size)
+    device = next(model.parameters()).device
+    family = {base.__module__.split('.')[0] for base in type(model).__mro__}
+    meta: dict[str, Any] = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
+    make = _detection_sample if 'mmdet' in family else _segmentation_sample
+    samples = [make({**meta, 'scale_factor': (1.0, 1.0), 'img_id': n}, device) for n in range(batch)]
+    return inputs.to(device), samples
+
+
+def _segmentation_sample(meta: dict[str, Any], device: torch.device) -> Any:
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    sample = SegDataSample(metainfo=meta)
+    sample.gt_sem_seg = PixelData(data=torch.zeros(1, *meta['img_shape'], dtype=torch.long))
+    return sample.to(device)
+
+
+def _detection_sample(meta: dict[str, Any], device: torch.device) -> Any:
+    import numpy as np
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+
+    height, width = meta['img_shape']
+    box = torch.tensor([[0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]])
+    masks = BitmapMasks(np.ones((1, height, width), dtype=np.uint8), height, width)
+    sample = DetDataSample(metainfo=meta)
+    sample.gt_instances = InstanceData(bboxes=box, labels=torch.zeros(1, dtype=torch.long), masks=masks)
+    sample.ignored_instances = InstanceData(bboxes=box[:0], labels=torch.zeros(0, dtype=torch.long))
+    return sample.to(device)
+
+
+@contextlib.contextmanager
+def as_evaluated(model: nn.Module) -> Iterator[None]:
+    """Put every module in eval mode for the block, then each back to its own mode."""
+    modes = {module: module.training for module in model.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def probe(model: nn.Module, paths: Sequence[str], owner: str, size: tuple[int, int] = PROBE_SIZE) -> ProbeResult:
+    """Find the shapes that taps put out, without touching modes, buffers or random number generators.
+
+    Raises:
+        PathError: a path names no module.
+        TapError: no way of running the model makes every tap fire.
+    """
+    failures = []
+    with preserved_rng(), torch.no_grad(), as_evaluated(model):
+        inputs, samples = synthetic_batch(model, size)
+        for mode in ('tensor', 'loss'):
+            try:
+                with catch(model, paths, owner) as caught:
+                    model(inputs, samples, mode=mode)
+                    overwritten = caught.overwritten()
+            except PathError:
+                raise
+            except Exception as error:
+                failures.append(f'in mode {mode!r}: {type(error).__name__}: {error}')
+                continue
+            shapes = {path: [tuple(tensor.shape) for tensor in tensors] for path, tensors in caught.tensors.items()}
+            return ProbeResult(mode, shapes, overwritten)
+    raise TapError(
+        f'Expected the {owner} to run once on a {size[0]}x{size[1]} image with every tap firing but got '
+        f'{"; ".join(failures)}. Tap modules that run during training.'
+    )

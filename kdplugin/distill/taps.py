@@ -1,0 +1,86 @@
+"""Catch what named modules put out during one forward pass."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdplugin.errors import TapError
+from kdplugin.module_paths import find_module
+
+
+def tensors_of(output: Any, path: str) -> list[Tensor]:
+    """Flatten a module's output (tensor, sequence or dict of tensors) into a list of tensors.
+
+    Raises:
+        TapError: the output holds something else.
+    """
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, Sequence) and not isinstance(output, str):
+        return [tensor for item in output for tensor in tensors_of(item, path)]
+    raise TapError(f'Expected tap {path!r} to put out tensors but got {type(output).__name__}. Tap a module inside it.')
+
+
+class Caught:
+    """Outputs by tap path, in call order, and whether something wrote into them afterwards."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.tensors: dict[str, list[Tensor]] = {path: [] for path in paths}
+        self._versions: dict[str, list[int]] = {path: [] for path in self.tensors}
+
+    def add(self, path: str, tensors: list[Tensor]) -> None:
+        self.tensors[path] += tensors
+        self._versions[path] += [tensor._version for tensor in tensors]
+
+    def overwritten(self) -> frozenset[str]:
+        """Return the taps whose tensors an in-place operation (a ReLU, say) has changed since."""
+        return frozenset(
+            path
+            for path, tensors in self.tensors.items()
+            if [tensor._version for tensor in tensors] != self._versions[path]
+        )
+
+
+@contextlib.contextmanager
+def catch(model: nn.Module, paths: Iterable[str], owner: str, clone: frozenset[str] = frozenset()) -> Iterator[Caught]:
+    """Collect the outputs of modules while the block runs; hooks exist no longer than that.
+
+    A module that is called several times (a head that walks a pyramid) yields its outputs in call order. Paths are
+    resolved anew each time: converting SyncBN or compiling may have replaced a module since.
+
+    Args:
+        model: the model whose forward runs in the block.
+        paths: dotted module paths.
+        owner: how messages call the model.
+        clone: paths whose output a later in-place operation overwrites; these are copied when caught.
+
+    Raises:
+        TapError: a tap did not fire in the block.
+        PathError: a path names no module.
+    """
+    caught = Caught(paths)
+    handles = []
+    for path in caught.tensors:
+
+        def keep(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
+            tensors = tensors_of(output, path)
+            caught.add(path, [tensor.clone() for tensor in tensors] if path in clone else tensors)
+
+        handles.append(find_module(model, path, owner).register_forward_hook(keep))
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
+    silent = [path for path, tensors in caught.tensors.items() if not tensors]
+    if silent:
+        raise TapError(
+            f'Expected every tap of the {owner} to fire but {silent} did not run in this forward pass. '
+            'Tap a module that is called while the loss is computed.'
+        )

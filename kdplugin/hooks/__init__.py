@@ -1,0 +1,6 @@
+"""Thin adapters to mmengine's Runner."""
+
+from kdplugin.hooks.distillation_hook import DistillationHook
+from kdplugin.hooks.safe_checkpoint_hook import SafeCheckpointHook
+
+__all__ = ['DistillationHook', 'SafeCheckpointHook']

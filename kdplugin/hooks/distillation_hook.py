@@ -1,0 +1,177 @@
+"""Between the Runner and a distilled student: reports, checkpoints and resume."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+import kdplugin
+from kdplugin.distill.distillation import Distillation
+from kdplugin.distill.distiller import ADAPTERS, adapters_of, distillation_of
+from kdplugin.distill.teacher import load_strictly
+from kdplugin.errors import CheckpointError, ConfigError
+from kdplugin.registry import HOOKS
+from kdplugin.reports.opening import PairLine, ParameterCounts, TeacherMatch, opening_report
+from kdplugin.reports.training_table import Term, training_table
+
+KEY = 'kdplugin'
+
+
+@HOOKS.register_module()
+class DistillationHook(Hook):
+    """Report what distils, keep adapters and settings in checkpoints, and check a resume strictly.
+
+    Needs a model built by ``kdplugin.Distiller``. The tools of kdplugin add it to a config by themselves.
+
+    Raises:
+        ConfigError: the model was not built by ``kdplugin.Distiller``.
+        CheckpointError: a resumed checkpoint does not fit the student, the adapters or the teacher.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self._since = 0.0
+
+    def before_run(self, runner: Runner) -> None:
+        student, distillation = self._parts(runner)
+        distillation.attended = True
+        runner.logger.info('\n' + describe(student, distillation))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self._steps == 0:
+            self._since = time.perf_counter()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        for name, value in (outputs or {}).items():
+            value = torch.as_tensor(value).detach().float()
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+        self._steps += 1
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if runner._val_loop is None:
+            self._close_interval(runner, {})
+
+    def before_val(self, runner: Runner) -> None:
+        self._seconds = (time.perf_counter() - self._since) / max(self._steps, 1)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        if self._steps:
+            self._close_interval(runner, metrics or {})
+
+    def _close_interval(self, runner: Runner, metrics: dict[str, float]) -> None:
+        _, distillation = self._parts(runner)
+        means = {name: float(value) / self._steps for name, value in self._sums.items()}
+        terms = [
+            Term(
+                pair.name,
+                raw=means[f'kd_{pair.name}_raw'],
+                weight=means[f'kd_{pair.name}_weight'],
+                weighted=means[f'loss_kd_{pair.name}'],
+                temperature=pair.loss.temperature,
+            )
+            for pair in distillation.active
+        ]
+        label = f'iteration {runner.iter}' if runner.max_epochs <= 1 else f'epoch {runner.epoch}'
+        rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
+        task = means.get('kd_task', means['loss'])
+        seconds = getattr(self, '_seconds', (time.perf_counter() - self._since) / self._steps)
+        runner.logger.info('\n' + training_table(label, rate, seconds, task, terms, means['loss'], metrics))
+        self._sums, self._steps = {}, 0
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        student, distillation = self._parts(runner)
+        record = settings_record(distillation)
+        checkpoint['meta'][KEY] = record
+        adapters = {name: value.cpu() for name, value in adapters_of(student).state_dict().items()}
+        checkpoint[KEY] = {**record, 'adapters': adapters}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if runner._resume:
+            student, distillation = self._parts(runner)
+            check_resume(student, distillation, checkpoint)
+
+    @staticmethod
+    def _parts(runner: Runner) -> tuple[nn.Module, Distillation]:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        distillation = distillation_of(model)
+        if distillation is None:
+            raise ConfigError(
+                f'Expected a model of type kdplugin.Distiller for DistillationHook but got {type(model).__name__}. '
+                'Wrap the model, or remove the hook.'
+            )
+        return model, distillation
+
+
+def settings_record(distillation: Distillation) -> dict[str, Any]:
+    """Return what a checkpoint says about its distillation, as plain values."""
+    teacher = distillation.teacher
+    return {
+        'version': kdplugin.__version__,
+        'settings': distillation.settings,
+        'teacher': teacher and {'checkpoint': teacher.checkpoint, 'sha256': teacher.sha256},
+    }
+
+
+def check_resume(student: nn.Module, distillation: Distillation, checkpoint: dict[str, Any]) -> None:
+    """Compare a checkpoint with the run that resumes from it and load its adapters.
+
+    Raises:
+        CheckpointError: names what does not fit.
+    """
+    weights = checkpoint.get('state_dict', {})
+    own = student.state_dict()
+    wrong = [key for key in own.keys() ^ weights.keys() if not key.endswith('num_batches_tracked')]
+    wrong += [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
+    if wrong:
+        raise CheckpointError(
+            f'Expected to resume this student but {len(wrong)} tensors do not fit, such as {sorted(wrong)[:3]}. '
+            'Resume with the config that wrote the checkpoint, or use load_from to start anew.'
+        )
+    saved = checkpoint.get(KEY)
+    if saved is None:
+        raise CheckpointError(
+            'Expected to resume a distillation run but the checkpoint comes from a run without distillation. '
+            'Use load_from to start anew from its weights.'
+        )
+    teacher, before = distillation.teacher, saved['teacher']
+    if teacher is not None and before is not None and teacher.sha256 != before['sha256']:
+        raise CheckpointError(
+            f'Expected the teacher this run began with (sha256 {before["sha256"][:12]}) but {teacher.checkpoint} '
+            f'is another file (sha256 {teacher.sha256[:12]}). Put the old file back, or start a new run.'
+        )
+    load_strictly(adapters_of(student), saved['adapters'], "the checkpoint's adapters")
+
+
+def describe(student: nn.Module, distillation: Distillation) -> str:
+    """Return the opening report of a run."""
+    adapters = adapters_of(student)
+    counts = {True: 0, False: 0}
+    for name, parameter in student.named_parameters():
+        if not name.startswith(f'{ADAPTERS}.'):
+            counts[parameter.requires_grad] += parameter.numel()
+    teacher = distillation.teacher
+    match = None
+    if teacher is not None:
+        tensors, size = teacher.tensors, teacher.parameters
+        match = TeacherMatch(teacher.checkpoint, teacher.sha256, tensors, tensors, size, size)
+    lines = [
+        PairLine(
+            pair.name, pair.student_tap, pair.teacher_tap, type(pair.loss).__name__, pair.weight,
+            str(adapters[pair.name]) if pair.name in adapters else '',
+        )
+        for pair in distillation.pairs
+    ]  # fmt: skip
+    total = sum(parameter.numel() for parameter in adapters.parameters())
+    size = teacher.parameters if teacher else 0
+    return opening_report(match, ParameterCounts(counts[True], counts[False], total, size), lines)

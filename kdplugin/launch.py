@@ -1,0 +1,198 @@
+"""From a config file to a Runner: the one place that prepares a config for training and testing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import kdplugin.registry  # noqa: F401 - teaches mmengine safe loading and where mmseg is
+from kdplugin.errors import CheckpointError, ConfigError
+from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
+from kdplugin.weights.io import trust_checkpoints
+
+SAFE_HOOK = 'kdplugin.SafeCheckpointHook'
+DISTILLATION_HOOK = 'kdplugin.DistillationHook'
+
+
+def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Parse a config file and apply ``--cfg-options``.
+
+    Raises:
+        ConfigError: the file is missing, is not valid Python, or inherits something that is not there.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f'Expected a config file but {path} does not exist. Check the path.')
+    try:
+        config = Config.fromfile(str(path))
+        if options:
+            config.merge_from_dict(options)
+    except SyntaxError as error:
+        raise ConfigError(
+            f'Expected Python in {path} but line {error.lineno} is not: {error.msg}. Correct the line.'
+        ) from None
+    except (FileNotFoundError, ModuleNotFoundError, KeyError, NameError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f'Expected {path} to parse but got {type(error).__name__}: {error}. Check its _base_ files and names.'
+        ) from error
+    return config
+
+
+def parse_options(items: list[str] | None) -> dict[str, Any]:
+    """Read ``key=value`` words as mmengine's ``--cfg-options`` does: Python literals where they parse.
+
+    Raises:
+        ConfigError: a word has no '='.
+    """
+    options = {}
+    for item in items or []:
+        key, separator, text = item.partition('=')
+        if not separator:
+            raise ConfigError(f"Expected --cfg-options key=value but got {item!r}. Write for example 'seed=0'.")
+        try:
+            options[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[key] = {'true': True, 'false': False, 'none': None}.get(text.lower(), text)
+    return options
+
+
+def is_distilled(config: Config) -> bool:
+    """Tell whether the config's model is a ``kdplugin.Distiller``."""
+    return str(config.get('model', {}).get('type', '')) == 'kdplugin.Distiller'
+
+
+def student_of(config: Config) -> dict[str, Any]:
+    """Return the plain student model config, with the data preprocessor that the Runner would hand in."""
+    model = config.model.student if is_distilled(config) else config.model
+    if config.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', config.data_preprocessor)
+    return model
+
+
+def prepare(
+    config: Config,
+    *,
+    work_dir: str | None = None,
+    amp: bool = False,
+    resume: str | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Apply the command line to a config and add the hooks that make a run safe.
+
+    Args:
+        config: changed in place and returned.
+        work_dir: wins over the config's own; by default ``work_dirs/<config name>``.
+        amp: train under autocast (bfloat16 on CPUs, float16 with loss scaling on GPUs).
+        resume: 'auto' for the newest complete checkpoint of the work dir, or a file.
+        launcher: as in mmdet: none, pytorch, slurm or mpi.
+
+    Raises:
+        ConfigError: the work dir cannot be written, or amp does not fit the optimizer wrapper.
+        CheckpointError: a checkpoint to resume is named but missing.
+    """
+    config.launcher = launcher
+    name = Path(config.filename or 'run').stem
+    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / name)
+    check_writable(Path(config.work_dir))
+    if amp:
+        _use_amp(config)
+    _add_hooks(config)
+    _set_resume(config, resume)
+    if launcher != 'none' and not torch.cuda.is_available():
+        config.model_wrapper_cfg = dict(
+            type='kdplugin.CPUDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False),
+        )
+    return config
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ConfigError unless files can be made in a folder, which is created if need be."""
+    probe = folder / f'.writable-{os.getpid()}'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f'Expected a writable work dir but {folder} is not: {error.strerror}. Choose another one with --work-dir.'
+        ) from None
+
+
+def _use_amp(config: Config) -> None:
+    wrapper = config.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ConfigError(
+            f'Expected an OptimWrapper for --amp but got {wrapper.type}. Set mixed precision in the config.'
+        )
+    wrapper.type = 'AmpOptimWrapper'
+    if torch.cuda.is_available():
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        wrapper.setdefault('dtype', 'bfloat16')
+
+
+def _add_hooks(config: Config) -> None:
+    hooks = config.setdefault('default_hooks', {})
+    checkpoint = hooks.get('checkpoint')
+    if checkpoint is None:
+        hooks['checkpoint'] = dict(type=SAFE_HOOK)
+    elif checkpoint.get('type') in ('CheckpointHook', CheckpointHook):
+        checkpoint['type'] = SAFE_HOOK
+    custom = list(config.get('custom_hooks') or [])
+    if is_distilled(config) and not any(hook.get('type') == DISTILLATION_HOOK for hook in custom):
+        config.custom_hooks = [*custom, dict(type=DISTILLATION_HOOK)]
+
+
+def _set_resume(config: Config, resume: str | None) -> None:
+    if resume is None:
+        return
+    if resume != 'auto':
+        if not Path(resume).is_file():
+            raise CheckpointError(f'Expected a checkpoint to resume but {resume} does not exist. Check the path.')
+        found: Path | None = Path(resume)
+    else:
+        found = latest_complete_checkpoint(config.work_dir)
+    if found is None:
+        print(f'No complete checkpoint in {config.work_dir}: starting from the beginning.')
+        config.resume = False
+        return
+    config.resume, config.load_from = True, str(found)
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the Runner of a prepared config; on machines without a GPU, processes talk through gloo."""
+    if config.launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    warnings.filterwarnings('ignore', message='.*pkg_resources is deprecated.*')
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
+        runner_type = config.get('runner_type')
+        return RUNNERS.build(config) if runner_type else Runner.from_cfg(config)
+
+
+def train(config: Config) -> Runner:
+    """Train a prepared config to its end."""
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
+        runner = build_runner(config)
+        runner.train()
+    return runner
+
+
+def test(config: Config, checkpoint: str) -> dict[str, float]:
+    """Test a checkpoint with the config's test loop and return its metrics."""
+    if not Path(checkpoint).is_file():
+        raise CheckpointError(f'Expected a checkpoint to test but {checkpoint} does not exist. Check the path.')
+    config.load_from, config.resume = checkpoint, False
+    config.model = student_of(config)
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if hook.get('type') != DISTILLATION_HOOK]
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
+        return build_runner(config).test()

@@ -1,0 +1,75 @@
+"""Response distillation: KL divergence between softened class distributions.
+
+N image, C class, H W position on the grid of the logits.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdplugin.errors import ConfigError
+from kdplugin.losses.base import DistillationLoss, check_same_shape, mean_over_valid
+from kdplugin.registry import MODELS
+
+
+def kl_divergence(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    labels: Tensor | None = None,
+    ignore_index: int | None = 255,
+) -> Tensor:
+    """Return T^2 * mean over valid pixels of KL(softmax(teacher / T) || softmax(student / T)).
+
+    Paper: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531; T^2 keeps the
+    size of the gradient when T changes. The mean runs over pixels, so the value does not grow with the image
+    (``reduction='batchmean'`` on (N, C, H, W) would divide by N alone).
+
+    Args:
+        student: logits (N, C, H, W) or (N, C).
+        teacher: logits of the same shape; no gradient flows into them.
+        temperature: T > 0.
+        labels: class indices (N, H', W'); pixels labelled ``ignore_index`` do not count.
+        ignore_index: the label that marks pixels to leave out; None counts every pixel.
+
+    Raises:
+        TapError: the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[[2.0]], [[-1.0]]]])
+        >>> float(kl_divergence(logits, logits, temperature=4.0))
+        0.0
+    """
+    check_same_shape(student, teacher)
+    log_student = F.log_softmax(student.float() / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    divergence = F.kl_div(log_student, log_teacher, reduction='none', log_target=True).sum(dim=1)
+    return temperature**2 * mean_over_valid(divergence, labels, ignore_index)
+
+
+@MODELS.register_module()
+class KLDivergenceLoss(DistillationLoss):
+    """``kl_divergence`` with its settings.
+
+    Args:
+        temperature: T > 0, applied to both sides.
+        ignore_index: label of the pixels that do not count; None counts all.
+    """
+
+    compares = 'logits'
+    temperature: float
+
+    def __init__(self, temperature: float = 1.0, ignore_index: int | None = 255) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ConfigError(f'Expected temperature > 0 but got {temperature}. Try 1 to 8.')
+        self.temperature = temperature
+        self.ignore_index = ignore_index
+
+    def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor | None = None) -> Tensor:
+        return kl_divergence(
+            student, teacher, temperature=self.temperature, labels=labels, ignore_index=self.ignore_index
+        )

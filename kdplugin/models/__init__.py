@@ -1,0 +1,12 @@
+"""Things with weights: backbones and heads, registered in ``kdplugin.registry.MODELS``."""
+
+from importlib.util import find_spec
+
+from kdplugin.models.backbones import MobileNetV3Small
+
+__all__ = ['MobileNetV3Small']
+
+if find_spec('mmseg') is not None:  # a user of mmdet alone has none
+    from kdplugin.models.decode_heads import LightASPPHead
+
+    __all__ += ['LightASPPHead']

@@ -1,0 +1,31 @@
+"""Children of mmengine's root registries with scope 'kdplugin', and what importing kdplugin changes in mmengine.
+
+mmengine imports ``kdplugin.registry`` by itself when it meets a type with the prefix ``kdplugin.``, so a config
+needs no ``custom_imports``.
+"""
+
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import MODEL_WRAPPERS as ROOT_MODEL_WRAPPERS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import Registry
+
+from kdplugin import checkpoint_schemes
+
+MODELS = Registry(
+    'model',
+    parent=ROOT_MODELS,
+    scope='kdplugin',
+    locations=['kdplugin.losses', 'kdplugin.models', 'kdplugin.distill'],
+)
+MODEL_WRAPPERS = Registry(
+    'model_wrapper', parent=ROOT_MODEL_WRAPPERS, scope='kdplugin', locations=['kdplugin.hooks.cpu_ddp']
+)
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='kdplugin', locations=['kdplugin.hooks'])
+DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='kdplugin', locations=['kdplugin.datasets'])
+
+# `_base_ = ['mmseg::...']` looks for a distribution named mmsegmentation, which the OneDL line does not have;
+# by its import name the package is found on both stacks.
+MODULE2PACKAGE['mmseg'] = 'mmseg'
+checkpoint_schemes.install()

@@ -1,0 +1,222 @@
+"""Read and write checkpoints without running code from the file.
+
+A ``.pth`` file is a pickle, and a pickle can run any program. Everything here goes through
+``torch.load(weights_only=True)`` with a short allow-list (what mmengine's own checkpoints hold besides
+tensors) or through safetensors. Full unpickling happens only when the user says ``trust_checkpoint=True``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from kdplugin.errors import CheckpointError
+
+_trust_by_default = False
+
+HISTORY_BUFFER_METHODS = ('min', 'max', 'mean', 'current')
+
+
+@contextlib.contextmanager
+def trust_checkpoints(trust: bool) -> Iterator[None]:
+    """Set what ``read_checkpoint`` does within the block when its caller says nothing."""
+    global _trust_by_default
+    before, _trust_by_default = _trust_by_default, trust
+    try:
+        yield
+    finally:
+        _trust_by_default = before
+
+
+def _history_buffer_method(owner: type, name: str) -> Any:
+    """Stand in for the ``getattr`` that mmengine's HistoryBuffer pickles use, for those four methods only."""
+    if owner.__name__ != 'HistoryBuffer' or name not in HISTORY_BUFFER_METHODS:
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not part of a checkpoint')
+    return getattr(owner, name)
+
+
+def _allow_list() -> list[Any]:
+    numpy_core = np._core if hasattr(np, '_core') else np.core
+    allowed: list[Any] = [
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(kind)) for kind in ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')},
+    ]
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed.append((numpy_core.multiarray._reconstruct, f'{module}._reconstruct'))
+        allowed.append((numpy_core.multiarray.scalar, f'{module}.scalar'))
+    with contextlib.suppress(ImportError):
+        from mmengine.logging.history_buffer import HistoryBuffer
+
+        allowed += [HistoryBuffer, (_history_buffer_method, 'builtins.getattr')]
+    return allowed
+
+
+def _load_pickle(source: Path | BinaryIO, name: str, map_location: Any, trust: bool) -> Any:
+    if trust:
+        return torch.load(source, map_location=map_location, weights_only=False)
+    try:
+        with torch.serialization.safe_globals(_allow_list()):
+            return torch.load(source, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split('Re-running')[0].split('This file can still be loaded')[0]
+        unsafe = 'Unsupported global' in str(error) or 'not part of a checkpoint' in str(error)
+        detail = next((line for line in str(error).splitlines() if 'GLOBAL' in line), reason.strip())
+        if not unsafe and 'Unsupported' not in str(error):
+            raise CheckpointError(
+                f'Expected a checkpoint but {name} is damaged or not a PyTorch file ({detail[:200]}). '
+                'Copy it again from its source.'
+            ) from None
+        raise CheckpointError(
+            f'Expected plain tensors but {name} asks to run code while loading ({detail[:300]}). Nothing was '
+            'executed. Convert it to .safetensors, or, if you trust its author, set trust_checkpoint=True '
+            '(teacher=dict(..., trust_checkpoint=True), or trust_checkpoint=True at the top of the config).'
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f'Expected a checkpoint but {name} is damaged or not a PyTorch file '
+            f'({type(error).__name__}: {str(error)[:200]}). Copy it again from its source.'
+        ) from None
+
+
+def read_checkpoint(
+    path: str | Path | BinaryIO, map_location: Any = 'cpu', trust_checkpoint: bool | None = None
+) -> dict[str, Any]:
+    """Read a ``.pth``/``.pt``/``.ckpt`` or ``.safetensors`` file into a dict, safely.
+
+    Args:
+        path: a local file, or an open binary file.
+        map_location: where tensors go, as in ``torch.load``.
+        trust_checkpoint: True unpickles everything, which can run any program; None takes the surrounding
+            ``trust_checkpoints`` block, or False.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not a dict, or wants to run code.
+    """
+    trust = _trust_by_default if trust_checkpoint is None else trust_checkpoint
+    if isinstance(path, str | Path):
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise CheckpointError(f'Expected a checkpoint file but {file} does not exist. Check the path.')
+        if file.suffix == '.safetensors':
+            return {'state_dict': _read_safetensors(file, map_location)}
+        content = _load_pickle(file, str(file), map_location, trust)
+        name = str(file)
+    else:
+        content, name = _load_pickle(path, 'the stream', map_location, trust), 'the stream'
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f'Expected a dict of tensors in {name} but got {type(content).__name__}. '
+            'Save model.state_dict() instead of the model.'
+        )
+    return dict(content) if type(content) is not dict else content
+
+
+def _read_safetensors(file: Path, map_location: Any) -> dict[str, torch.Tensor]:
+    device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
+    try:
+        return safetensors.torch.load_file(file, device=str(device))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f'Expected a safetensors file but {file} is damaged ({error}). Copy it again from its source.'
+        ) from None
+
+
+def state_dict_of(checkpoint: Mapping[str, Any], name: str = 'the checkpoint') -> dict[str, torch.Tensor]:
+    """Take the weights out of a checkpoint: unwraps ``state_dict`` or ``model`` and a ``module.`` prefix.
+
+    Raises:
+        CheckpointError: there are no tensors, or something that is not a tensor sits among them.
+    """
+    weights: Mapping[str, Any] = checkpoint
+    for key in ('state_dict', 'model'):
+        if isinstance(weights.get(key), Mapping):
+            weights = weights[key]
+    strangers = [key for key, value in weights.items() if not isinstance(value, torch.Tensor)]
+    if strangers or not weights:
+        raise CheckpointError(
+            f'Expected a state dict of tensors in {name} but got '
+            f'{"no entries" if not weights else f"non-tensor entries such as {strangers[:3]}"}. '
+            'Pass a file that holds model weights.'
+        )
+    if all(key.startswith('module.') for key in weights):
+        return {key[len('module.') :]: value for key, value in weights.items()}
+    return dict(weights)
+
+
+def write_checkpoint(content: Mapping[str, Any], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Write ``content`` to ``path`` atomically: a reader sees the old file or the whole new one.
+
+    Args:
+        content: a checkpoint dict, or a flat state dict. A ``.safetensors`` path takes its weights alone.
+        path: ends in ``.safetensors`` or in anything else for ``torch.save``.
+        metadata: strings for the header of a ``.safetensors`` file.
+    """
+    target = Path(path)
+
+    def save(temporary: str) -> None:
+        if target.suffix == '.safetensors':
+            weights = {key: value.contiguous() for key, value in state_dict_of(content).items()}
+            safetensors.torch.save_file(weights, temporary, metadata=metadata or {})
+        else:
+            torch.save(content, temporary)
+
+    with atomic_file(target) as temporary:
+        save(temporary)
+
+
+@contextlib.contextmanager
+def atomic_file(target: str | Path) -> Iterator[str]:
+    """Give a temporary path beside ``target`` that replaces it, synced to disk, if the block succeeds."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f'.{target.name}.')
+    os.close(handle)
+    try:
+        yield temporary
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the sha256 of a file as 64 hexadecimal digits."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest(file)
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the sha256 over names, shapes, types and bytes of tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f'{name}|{tuple(value.shape)}|{value.dtype}|'.encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -26,7 +26,10 @@ find_python() {
   return 1
 }
 
-fingerprint() { cat requirements/build.txt "requirements/$STACK.txt" requirements/test.txt requirements/dev.txt setup.py | sha256sum | cut -c1-16; }
+fingerprint() {
+  cat requirements/{build,runtime,test,dev,constraints,overrides}.txt "requirements/$STACK.txt" setup.py |
+    sha256sum | cut -c1-16
+}
 
 STAMP=$VENV/.kdplugin-$STACK-$(fingerprint)
 if [[ -f $STAMP ]]; then
@@ -51,7 +54,8 @@ if [[ ! -x $VENV/bin/python ]]; then
 fi
 PY=$VENV/bin/python
 say "installing torch and the build tools (about 3 GB the first time)"
-"$UV" pip install --python "$PY" -r requirements/build.txt
+install() { "$UV" pip install --python "$PY" -c requirements/constraints.txt --override requirements/overrides.txt "$@"; }
+install -r requirements/build.txt
 
 MMCV=$(grep -oE '^(onedl-)?mmcv==[0-9.]+' "requirements/$STACK.txt")
 TAG=$("$PY" -c 'import sys, torch; print(f"cp{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}")')
@@ -71,7 +75,8 @@ if ! compgen -G "$WHEELS/*.whl" >/dev/null; then
 fi
 
 say "installing the $STACK stack"
-"$UV" pip install --python "$PY" "$WHEELS"/*.whl -r "requirements/$STACK.txt" -r requirements/test.txt -r requirements/dev.txt
-"$UV" pip install --python "$PY" --no-build-isolation --no-deps -e .
+install "$WHEELS"/*.whl -r "requirements/$STACK.txt" -r requirements/runtime.txt -r requirements/test.txt -r requirements/dev.txt
+install --no-build-isolation --no-deps -e .
+rm -f "$VENV"/.kdplugin-*
 touch "$STAMP"
 say "$VENV is ready ($STACK)"

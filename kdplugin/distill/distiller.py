@@ -115,23 +115,49 @@ def build_distiller(**config: Any) -> nn.Module:
     Raises:
         ConfigError, PathError, TapError, CheckpointError: each says what was expected, found, and the cure.
     """
-    for key in config:
-        if key not in SETTINGS:
-            raise ConfigError(
-                f'Expected keys {list(SETTINGS)} in kdplugin.Distiller but got {key!r}.{did_you_mean(key, SETTINGS)}'
-            )
-    if 'student' not in config:
-        raise ConfigError('Expected a student in kdplugin.Distiller but got none. Write student=_base_.model.')
+    for mistake in distiller_mistakes(config):
+        raise mistake
     student_cfg = copy.deepcopy(config['student'])
     if config.get('data_preprocessor') is not None:
         student_cfg.setdefault('data_preprocessor', config['data_preprocessor'])
     student = ROOT_MODELS.build(student_cfg)
     with preserved_rng():
         distillation = _build_distillation(student, config)
+    return attach(student, distillation)
+
+
+def distiller_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """Yield everything that is wrong with the keys of a ``kdplugin.Distiller`` config."""
+    for key in config:
+        if key not in SETTINGS:
+            yield ConfigError(
+                f'Expected keys {list(SETTINGS)} in kdplugin.Distiller but got {key!r}.{did_you_mean(key, SETTINGS)}'
+            )
+    if 'student' not in config:
+        yield ConfigError('Expected a student in kdplugin.Distiller but got none. Write student=_base_.model.')
+    pairs = config.get('pairs') or {}
+    if not isinstance(pairs, Mapping) or not all(isinstance(pair, Mapping) for pair in pairs.values()):
+        yield ConfigError(
+            f'Expected pairs to be a dict of dicts by name but got {pairs!r}. Write pairs=dict(name=dict(...)).'
+        )
+    if pairs and not config.get('teacher'):
+        yield ConfigError('Expected a teacher for the pairs but got none. Write teacher=dict(cfg=..., checkpoint=...).')
+    frozen = config.get('frozen') or ()
+    if not isinstance(frozen, Sequence) or isinstance(frozen, str):
+        yield ConfigError(f"Expected frozen to be a list of patterns but got {frozen!r}. Write frozen=['backbone'].")
+    try:
+        check_weight(config.get('task_weight', 1.0), 'task_weight')
+    except ConfigError as error:
+        yield error
+
+
+def attach(student: nn.Module, distillation: Distillation) -> nn.Module:
+    """Size the adapters, freeze what is to be frozen, and make a student distil; returns the same object."""
+    with preserved_rng():
         adapters = distillation.prepare(student)
-    student.__class__ = _distilled_class(student.__class__)
-    student._distillation = distillation
-    _freeze(student, distillation.frozen)
+    student.__class__ = _distilled_class(type(student))  # type: ignore[arg-type]
+    student._distillation = distillation  # type: ignore[assignment]
+    freeze(student, distillation.frozen)
     if adapters:
         student.add_module(ADAPTERS, adapters)
         student.register_load_state_dict_post_hook(_forget_adapters)
@@ -140,27 +166,24 @@ def build_distiller(**config: Any) -> nn.Module:
 
 def _build_distillation(student: nn.Module, config: Mapping[str, Any]) -> Distillation:
     pairs = parse_pairs(config.get('pairs') or {})
-    if pairs and not config.get('teacher'):
-        raise ConfigError('Expected a teacher for the pairs but got none. Write teacher=dict(cfg=..., checkpoint=...).')
     teacher = build_teacher(config['teacher']) if config.get('teacher') else None
-    frozen = config.get('frozen') or ()
-    if not isinstance(frozen, Sequence) or isinstance(frozen, str):
-        raise ConfigError(f"Expected frozen to be a list of patterns but got {frozen!r}. Write frozen=['backbone'].")
-    if teacher is not None:
-        _compare_preprocessing(student, teacher.module)
+    warning = preprocessing_warning(student, teacher.module) if teacher is not None else ''
+    if warning:
+        print_log(warning, logger='current', level=logging.WARNING)
     return Distillation(
         pairs,
         teacher,
-        check_weight(config.get('task_weight', 1.0), 'task_weight'),
+        float(config.get('task_weight', 1.0)),
         settings={key: plain(value) for key, value in config.items() if key not in ('student', 'data_preprocessor')},
-        frozen=match_modules(student, frozen, 'student'),
+        frozen=match_modules(student, config.get('frozen') or (), 'student'),
     )
 
 
-def _freeze(student: nn.Module, names: Sequence[str]) -> None:
+def freeze(student: nn.Module, names: Sequence[str]) -> None:
+    """Take named modules and parameters out of training."""
     modules, parameters = dict(student.named_modules()), dict(student.named_parameters())
     for name in names:
-        (modules.get(name) or parameters[name]).requires_grad_(False)
+        (modules[name] if name in modules else parameters[name]).requires_grad_(False)
 
 
 def preprocessing_difference(student: nn.Module, teacher: nn.Module) -> str:
@@ -178,15 +201,13 @@ def _plain_setting(value: Any) -> Any:
     return value.flatten().tolist() if isinstance(value, Tensor) else value
 
 
-def _compare_preprocessing(student: nn.Module, teacher: nn.Module) -> None:
+def preprocessing_warning(student: nn.Module, teacher: nn.Module) -> str:
+    """Return what to tell a person whose teacher was trained on images normalised in another way, or ''."""
     difference = preprocessing_difference(student, teacher)
-    if difference:
-        print_log(
-            f'Expected student and teacher to normalise images alike but got {difference}. The teacher sees the '
-            "student's images: train the student with the teacher's data_preprocessor.",
-            logger='current',
-            level=logging.WARNING,
-        )
+    return difference and (
+        f'Expected student and teacher to normalise images alike but got {difference}. The teacher sees the '
+        "student's images: train the student with the teacher's data_preprocessor."
+    )
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from kdplugin.distill.probe import ProbeResult
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.losses.base import DistillationLoss
 from kdplugin.module_paths import did_you_mean
+from kdplugin.registry import MODELS as OWN_MODELS
 
 PAIR_KEYS = ('tap', 'student_tap', 'teacher_tap', 'loss', 'weight')
 
@@ -66,33 +67,72 @@ def parse_pairs(config: Mapping[str, Any]) -> list[Pair]:
     Raises:
         ConfigError: unknown or missing key, bad weight, a name that mmengine's loss sum would count twice.
     """
-    return [_parse_pair(name, dict(entry)) for name, entry in config.items()]
+    return [parse_pair(name, dict(entry)) for name, entry in config.items()]
 
 
-def _parse_pair(name: str, entry: dict[str, Any]) -> Pair:
+def parse_pair(name: str, entry: Mapping[str, Any]) -> Pair:
+    """Read one pair; raises the first of ``pair_mistakes``, or what ``build_loss`` raises."""
+    for mistake in pair_mistakes(name, entry):
+        raise mistake
+    student, teacher = taps_of(entry)
+    return Pair(name, str(student), str(teacher), build_loss(name, entry), float(entry.get('weight', 1.0)))
+
+
+def taps_of(entry: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the student's and the teacher's tap of a pair's config, None for one that is not there."""
+    student, teacher = (entry.get(f'{side}_tap', entry.get('tap')) for side in ('student', 'teacher'))
+    return student, teacher
+
+
+def pair_mistakes(name: str, entry: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """Yield everything that is wrong with a pair's config before its loss is built."""
     for key in entry:
         if key not in PAIR_KEYS:
-            raise ConfigError(
+            yield ConfigError(
                 f'Expected keys {list(PAIR_KEYS)} in pair {name!r} but got {key!r}.{did_you_mean(key, PAIR_KEYS)}'
             )
     if 'loss' in name or '.' in name:
-        raise ConfigError(
+        yield ConfigError(
             f"Expected a pair name without 'loss' or a dot but got {name!r}. mmengine adds every logged name that "
             "contains 'loss' to the total. Rename the pair."
         )
-    student, teacher = (entry.get(f'{side}_tap', entry.get('tap')) for side in ('student', 'teacher'))
-    if student is None or teacher is None or 'loss' not in entry:
-        raise ConfigError(
+    if None in taps_of(entry) or 'loss' not in entry:
+        yield ConfigError(
             f'Expected pair {name!r} to have loss and tap (or student_tap and teacher_tap) but got {sorted(entry)}. '
             "Write dict(tap='backbone', loss=dict(type='kdplugin.CosineLoss'), weight=1.0)."
         )
-    loss = MODELS.build(entry['loss'])
+    try:
+        check_weight(entry.get('weight', 1.0), f'pair {name!r}')
+    except ConfigError as error:
+        yield error
+
+
+def build_loss(name: str, entry: Mapping[str, Any]) -> DistillationLoss:
+    """Build the loss of a pair's config.
+
+    Raises:
+        ConfigError: an unknown type, arguments that the type does not take, or something that is no distillation loss.
+    """
+    settings = entry['loss']
+    try:
+        loss = MODELS.build(settings)
+    except KeyError:
+        kind = str(settings.get('type'))
+        known = sorted(f'kdplugin.{key}' for key in OWN_MODELS.module_dict if key.endswith('Loss'))
+        raise ConfigError(
+            f'Expected a known loss type in pair {name!r} but got {kind!r}.{did_you_mean(kind, known)} '
+            f'The losses of kdplugin are {known}.'
+        ) from None
+    except TypeError as error:
+        raise ConfigError(
+            f'Expected a loss that can be built in pair {name!r} but got {settings}: {error}. Correct its arguments.'
+        ) from None
     if not isinstance(loss, DistillationLoss):
         raise ConfigError(
             f'Expected a distillation loss in pair {name!r} but got {type(loss).__name__}. '
             "Write the type with its prefix, such as 'kdplugin.KLDivergenceLoss'."
         )
-    return Pair(name, taps['student'], taps['teacher'], loss, check_weight(entry.get('weight', 1.0), f'pair {name!r}'))
+    return loss
 
 
 def check_weight(weight: Any, owner: str) -> float:

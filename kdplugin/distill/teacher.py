@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Teacher:
         if next(self.module.parameters()).device != device:
             self.module.to(device)
         with catch(self.module, taps, 'teacher', clone=self.probed.overwritten) as caught:
-            self.module(*args, **{**kwargs, 'mode': self.probed.mode})
+            self.module(*args[:2], **{**kwargs, 'mode': self.probed.mode})
         return caught.tensors
 
 
@@ -71,19 +71,33 @@ def build_teacher(config: Mapping[str, Any]) -> Teacher:
         ConfigError: an unknown, missing or contradictory key.
         CheckpointError: the file is missing, damaged, unsafe, or does not fit in every tensor.
     """
+    for mistake in teacher_mistakes(config):
+        raise mistake
+    return load_teacher(build_teacher_model(config), config)
+
+
+def teacher_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """Yield everything that is wrong with the keys of a teacher config."""
     for key in config:
         if key not in TEACHER_KEYS:
-            raise ConfigError(
+            yield ConfigError(
                 f'Expected keys {list(TEACHER_KEYS)} in teacher but got {key!r}.{did_you_mean(key, TEACHER_KEYS)}'
             )
     if ('cfg' in config) == ('model' in config):
-        raise ConfigError(f'Expected either cfg or model in teacher but got {sorted(config)}. Give one of them.')
+        yield ConfigError(f'Expected either cfg or model in teacher but got {sorted(config)}. Give one of them.')
     if not config.get('checkpoint'):
-        raise ConfigError(
+        yield ConfigError(
             'Expected a checkpoint in teacher but got none. A random teacher teaches nothing: '
             "write teacher=dict(cfg=..., checkpoint='file.pth')."
         )
-    module = _build_model(config)
+
+
+def load_teacher(module: nn.Module, config: Mapping[str, Any]) -> Teacher:
+    """Load a teacher config's checkpoint into its model, strictly.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, unsafe, or does not fit in every tensor.
+    """
     path = local_file(config['checkpoint'])
     weights = state_dict_of(read_checkpoint(path, trust_checkpoint=config.get('trust_checkpoint')), str(path))
     load_strictly(module, weights, f'teacher checkpoint {config["checkpoint"]}')
@@ -97,21 +111,30 @@ def build_teacher(config: Mapping[str, Any]) -> Teacher:
     )
 
 
-def _build_model(config: Mapping[str, Any]) -> nn.Module:
+def build_teacher_model(config: Mapping[str, Any]) -> nn.Module:
+    """Build the model of a teacher config, with random weights."""
     if 'model' in config:
-        return MODELS.build(copy.deepcopy(config['model']))
+        return MODELS.build(_student_of(config['model']))
     file = str(config['cfg'])
     if '::' not in file and not Path(file).is_file():
         raise ConfigError(f'Expected a teacher config file but {file} does not exist. Check teacher.cfg.')
-    cfg = Config.fromfile(file)
-    model = copy.deepcopy(cfg.model)
-    if str(model.get('type', '')).endswith('Distiller'):
-        model = model['student']
+    try:
+        cfg = Config.fromfile(file)
+    except Exception as error:
+        raise ConfigError(
+            f'Expected the teacher config {file} to parse but got {type(error).__name__}: {error}. Check teacher.cfg.'
+        ) from error
+    model = _student_of(cfg.model)
     if 'data_preprocessor' in cfg:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     if 'default_scope' in cfg:
         model.setdefault('_scope_', cfg.default_scope)
     return MODELS.build(model)
+
+
+def _student_of(model: Mapping[str, Any]) -> Any:
+    """Return a copy of a model config; a distilled model teaches as the plain student that it became."""
+    return copy.deepcopy(model['student'] if str(model.get('type', '')).endswith('Distiller') else model)
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def comparison_json(comparison: Comparison, folder: Path) -> dict[str, Any]:
     for name, run in comparison.runs.items():
         step = comparison.selected[name].step
         checkpoint = run.checkpoint(step)
-        curve = [[value.step, value.metrics.get(run.primary)] for value in run.validations]
+        curve = [[value.step, _finite(value.metrics.get(run.primary))] for value in run.validations]
         runs[name] = {
             'work_dir': os.path.relpath(run.work_dir, folder),
             'selected_step': step,
@@ -65,6 +66,11 @@ def comparison_json(comparison: Comparison, folder: Path) -> dict[str, Any]:
         'runs': runs,
         'versions': comparison.versions,
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON knows no NaN."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _row_json(row: Row) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def opening_report(teacher: TeacherMatch | None, counts: ParameterCounts, pairs:
         counts: parameters of the student, the adapters and the teacher.
         pairs: in the order of the config.
     """
-    lines = ['Knowledge distillation', *_teacher_lines(teacher)]
+    lines = ['Knowledge distillation', *_teacher_lines(teacher, counts.teacher)]
     lines.append(
         f'  student     {count(counts.trainable)} trainable, {count(counts.frozen)} frozen, '
         f'adapters {count(counts.adapters)} (left behind on export)'
@@ -76,7 +76,7 @@ def opening_report(teacher: TeacherMatch | None, counts: ParameterCounts, pairs:
     return render(Text('\n'.join(lines)), table)
 
 
-def _teacher_lines(teacher: TeacherMatch | None) -> list[str]:
+def _teacher_lines(teacher: TeacherMatch | None, parameters: int) -> list[str]:
     if teacher is None:
         return ['  teacher     not run: no pair has a weight above 0']
     return [
@@ -84,6 +84,7 @@ def _teacher_lines(teacher: TeacherMatch | None) -> list[str]:
         f'              sha256 {teacher.sha256}',
         f'              matched {_share(teacher.matched_tensors, teacher.total_tensors, "tensors")}',
         f'              matched {_share(teacher.matched_parameters, teacher.total_parameters, "parameters")}',
+        f'              {count(parameters)} parameters, frozen',
     ]
 
 

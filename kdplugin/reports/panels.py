@@ -40,17 +40,18 @@ def metric_panel(axis: Axes, comparison: Comparison) -> None:
     _finish(axis, f'validation {comparison.primary} (large dot: {comparison.rule})')
     axis.set_xlabel('epoch' if comparison.runs['baseline'].by_epoch else 'iteration', fontsize=9)
     axis.set_ylabel(comparison.primary, fontsize=9)
-    axis.legend(fontsize=9, loc='lower right')
+    axis.legend(fontsize=9)
 
 
 def class_panel(axis: Axes, comparison: Comparison) -> None:
     """Draw a pair of bars for each class, the teacher as a tick; of many classes those that changed most."""
     rows = [row for row in comparison.per_class if row.delta is not None]
-    title = f'{comparison.primary} by class'
+    mean = comparison.primary.rsplit('/', 1)[-1]
+    title = f'{mean.replace("mIoU", "IoU").replace("mAP", "AP")} by class'
     if len(rows) > MAX_CLASSES:
         changed = sorted(rows, key=lambda row: -abs(row.delta or 0.0))[:MAX_CLASSES]
         rows = [row for row in rows if row in changed]
-        title = f'{comparison.primary} by class: the {MAX_CLASSES} that changed most'
+        title += f': the {MAX_CLASSES} that changed most'
     places = np.arange(len(rows))
     for name, shift, values in (
         ('baseline', -0.2, [row.baseline for row in rows]),
@@ -77,8 +78,8 @@ def _label_bars(axis: Axes, rows: list[Row]) -> None:
     for place, row in enumerate(rows):
         delta = row.delta or 0.0
         axis.text(
-            top * 1.17, place, f'{delta:+.{min(row.digits, 2) - (row.digits < 3)}f}', va='center', ha='right',
-            fontsize=8, color='#15803d' if delta > 0 else '#b91c1c' if delta < 0 else COLOURS['baseline'],
+            top * 1.17, place, number(row.delta, row.digits - 1, signed=True), va='center', ha='right', fontsize=8,
+            color='#15803d' if delta > 0 else '#b91c1c' if delta < 0 else COLOURS['baseline'],
         )  # fmt: skip
 
 
@@ -157,7 +158,7 @@ def _zoom(axis: Axes, *curves: Series) -> None:
     logged = [value for _, curve in curves for value in curve if math.isfinite(value)]
     strong = [value for _, curve in curves for value in smooth(curve) if math.isfinite(value)]
     if logged and min(logged) >= 0:
-        axis.set_ylim(0, 1.1 * max(*strong, float(np.percentile(logged, 98))) or 1.0)
+        axis.set_ylim(0, 1.1 * max(*strong, float(np.percentile(logged, 98, method='lower'))) or 1.0)
 
 
 def _finish(axis: Axes, title: str) -> None:

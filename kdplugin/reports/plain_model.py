@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -39,6 +40,11 @@ def plain_model_config(config: Config) -> ConfigDict:
 
 
 def build_plain_model(config: Config) -> nn.Module:
-    """Build ``plain_model_config`` in the config's own scope, in eval mode, with random weights."""
+    """Build ``plain_model_config`` in the config's own scope, in eval mode, with random weights.
+
+    Warnings are left out: they advise on training, which has already said them.
+    """
     init_default_scope(config.get('default_scope', 'mmengine'))
-    return MODELS.build(plain_model_config(config)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return MODELS.build(plain_model_config(config)).eval()

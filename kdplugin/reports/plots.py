@@ -44,7 +44,10 @@ def draw_losses(comparison: Comparison) -> Figure:
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten().tolist()
     pair_panel(axes[0], 'total loss (KD: task + KD terms)', baseline.total, kd.total)
     pair_panel(axes[1], 'task loss', baseline.task, kd.task)
-    parts_panel(axes[2], kd)
+    if kd.raw:
+        parts_panel(axes[2], kd)
+    else:
+        axes[2].set_axis_off()
     panels = axes[COLUMNS:]
     for axis, name in zip(panels, kd.raw, strict=False):
         raw_panel(axis, name, kd)
@@ -68,10 +71,10 @@ def draw_report(comparison: Comparison) -> Figure:
     else:
         left = top.subplots()
     metric_panel(left, comparison)
-    axes = bottom.subplots(1, 3 if kd.raw else 2)
+    axes = bottom.subplots(1, 3 if kd.raw else 1, squeeze=False)[0]
     pair_panel(axes[0], 'task loss', baseline.task, kd.task)
-    parts_panel(axes[1], kd)
     if kd.raw:
+        parts_panel(axes[1], kd)
         relative_panel(axes[2], kd)
     bottom.supxlabel(LEGEND, fontsize=9)
     return figure

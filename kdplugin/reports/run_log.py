@@ -7,6 +7,7 @@ lines have an ``iter``), ``vis_data/config.py`` and ``<timestamp>.log``. A resum
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,12 @@ class RunLog:
         if rule == 'last':
             return self.validations[-1]
         sign = 1 if self.greater_is_better else -1
-        return max(self.validations, key=lambda validation: sign * validation.metrics.get(self.primary, -sign * 1e30))
+
+        def worth(validation: Validation) -> float:
+            value = validation.metrics.get(self.primary, math.nan)
+            return -math.inf if math.isnan(value) else sign * value
+
+        return max(self.validations, key=worth)
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Return the iterations at which a training scalar was logged, and its values."""

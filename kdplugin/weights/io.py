@@ -8,9 +8,12 @@ tensors) or through safetensors. Full unpickling happens only when the user says
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import itertools
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +28,8 @@ from kdplugin.errors import CheckpointError
 _trust_by_default = False
 
 HISTORY_BUFFER_METHODS = ('min', 'max', 'mean', 'current')
+CONTAINERS = (b'PK', b'\x80')  # zip, and the bare pickle of old files
+NUMBER_TYPES = [*itertools.product('iu', (1, 2, 4, 8)), *itertools.product('f', (2, 4, 8)), ('b', 1)]
 
 
 @contextlib.contextmanager
@@ -38,55 +43,96 @@ def trust_checkpoints(trust: bool) -> Iterator[None]:
         _trust_by_default = before
 
 
-def _history_buffer_method(owner: type, name: str) -> Any:
-    """Stand in for the ``getattr`` that mmengine's HistoryBuffer pickles use, for those four methods only."""
-    if owner.__name__ != 'HistoryBuffer' or name not in HISTORY_BUFFER_METHODS:
-        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not part of a checkpoint')
-    return getattr(owner, name)
+def _number_type(code: str, align: bool = False, copy: bool = False) -> np.dtype[Any]:
+    """Stand in for ``np.dtype``: number types alone, and never a copy.
+
+    A copy would take whatever flags the file gives it, such as "holds objects" for an array of raw bytes.
+    """
+    kind = np.dtype(code)
+    if kind.kind not in 'biuf':
+        raise pickle.UnpicklingError(f'numpy.dtype({code!r}) is not part of a checkpoint')
+    return kind
 
 
+def _history_globals(history_buffer: type) -> list[Any]:
+    """Return stand-ins for mmengine's HistoryBuffer and for the ``getattr`` in its pickles."""
+
+    class History(history_buffer):
+        """Becomes a HistoryBuffer, without the methods that its pickle would install for the whole process."""
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            super().__setstate__({key: state[key] for key in state if key != 'statistics_methods'})
+            self.__class__ = history_buffer
+
+    def method(owner: Any, name: Any) -> Any:
+        if owner is not History or name not in HISTORY_BUFFER_METHODS:
+            raise pickle.UnpicklingError(f'builtins.getattr({owner!r}, {name!r}) is not part of a checkpoint')
+        return getattr(history_buffer, name)
+
+    return [(History, 'mmengine.logging.history_buffer.HistoryBuffer'), (method, 'builtins.getattr')]
+
+
+@functools.cache
 def _allow_list() -> list[Any]:
     numpy_core = np._core if hasattr(np, '_core') else np.core
-    allowed: list[Any] = [
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(kind)) for kind in ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')},
-    ]
+    allowed: list[Any] = [np.ndarray, (_number_type, 'numpy.dtype')]
+    allowed += {type(np.dtype(f'{kind}{size}')) for kind, size in NUMBER_TYPES}
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed.append((numpy_core.multiarray._reconstruct, f'{module}._reconstruct'))
         allowed.append((numpy_core.multiarray.scalar, f'{module}.scalar'))
     with contextlib.suppress(ImportError):
         from mmengine.logging.history_buffer import HistoryBuffer
 
-        allowed += [HistoryBuffer, (_history_buffer_method, 'builtins.getattr')]
+        allowed += _history_globals(HistoryBuffer)
     return allowed
 
 
 def _load_pickle(source: Path | BinaryIO, name: str, map_location: Any, trust: bool) -> Any:
-    if trust:
-        return torch.load(source, map_location=map_location, weights_only=False)
+    head = b''
     try:
+        head = _first_bytes(source)
+        if trust:
+            return torch.load(source, map_location=map_location, weights_only=False)
         with torch.serialization.safe_globals(_allow_list()):
             return torch.load(source, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split('Re-running')[0].split('This file can still be loaded')[0]
-        unsafe = 'Unsupported global' in str(error) or 'not part of a checkpoint' in str(error)
-        detail = next((line for line in str(error).splitlines() if 'GLOBAL' in line), reason.strip())
-        if not unsafe and 'Unsupported' not in str(error):
-            raise CheckpointError(
-                f'Expected a checkpoint but {name} is damaged or not a PyTorch file ({detail[:200]}). '
-                'Copy it again from its source.'
-            ) from None
-        raise CheckpointError(
-            f'Expected plain tensors but {name} asks to run code while loading ({detail[:300]}). Nothing was '
-            'executed. Convert it to .safetensors, or, if you trust its author, set trust_checkpoint=True '
-            '(teacher=dict(..., trust_checkpoint=True), or trust_checkpoint=True at the top of the config).'
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f'Expected a checkpoint but {name} is damaged or not a PyTorch file '
-            f'({type(error).__name__}: {str(error)[:200]}). Copy it again from its source.'
-        ) from None
+    except Exception as error:  # a damaged file can raise anything
+        refused = isinstance(error, pickle.UnpicklingError) and head.startswith(CONTAINERS) and not trust
+        raise (_refusal if refused else _damage)(error, head, name) from None
+
+
+def _first_bytes(source: Path | BinaryIO) -> bytes:
+    if isinstance(source, Path):
+        with source.open('rb') as file:
+            return file.read(16)
+    head = source.read(16)
+    source.seek(-len(head), os.SEEK_CUR)
+    return head
+
+
+def _refusal(error: Exception, head: bytes, name: str) -> CheckpointError:
+    wanted = re.search(r'GLOBAL (\S+)', str(error))
+    reason = wanted[1] if wanted else str(error).split('WeightsUnpickler error:')[-1].strip().split('\n')[0]
+    return CheckpointError(
+        f'Expected plain tensors but {name} asks for more while loading, which could run code ({reason[:200]}). '
+        'Nothing was executed. Convert it to .safetensors, or, if you trust its author, set trust_checkpoint=True '
+        '(teacher=dict(..., trust_checkpoint=True), or trust_checkpoint=True at the top of the config).'
+    )
+
+
+def _damage(error: Exception, head: bytes, name: str) -> CheckpointError:
+    if 'TorchScript' in str(error):
+        return CheckpointError(
+            f'Expected a dict of tensors in {name} but got a TorchScript program. '
+            'Save model.state_dict() instead of the program.'
+        )
+    reason = f'{type(error).__name__}: {str(error)[:200]}'
+    if isinstance(error, EOFError):
+        reason = 'it ends too early'
+    if head and not head.startswith(CONTAINERS):
+        reason = f'it begins with {head!r}'
+    return CheckpointError(
+        f'Expected a checkpoint but {name} is damaged or not a PyTorch file ({reason}). Copy it again from its source.'
+    )
 
 
 def read_checkpoint(
@@ -107,7 +153,8 @@ def read_checkpoint(
     if isinstance(path, str | Path):
         file = Path(path).expanduser()
         if not file.is_file():
-            raise CheckpointError(f'Expected a checkpoint file but {file} does not exist. Check the path.')
+            problem = 'is a folder' if file.is_dir() else 'does not exist'
+            raise CheckpointError(f'Expected a checkpoint file but {file} {problem}. Check the path.')
         if file.suffix == '.safetensors':
             return {'state_dict': _read_safetensors(file, map_location)}
         content = _load_pickle(file, str(file), map_location, trust)
@@ -119,7 +166,7 @@ def read_checkpoint(
             f'Expected a dict of tensors in {name} but got {type(content).__name__}. '
             'Save model.state_dict() instead of the model.'
         )
-    return dict(content) if type(content) is not dict else content
+    return content if isinstance(content, dict) else dict(content)
 
 
 def _read_safetensors(file: Path, map_location: Any) -> dict[str, torch.Tensor]:
@@ -163,16 +210,16 @@ def write_checkpoint(content: Mapping[str, Any], path: str | Path, metadata: dic
         metadata: strings for the header of a ``.safetensors`` file.
     """
     target = Path(path)
-
-    def save(temporary: str) -> None:
+    with atomic_file(target) as temporary:
         if target.suffix == '.safetensors':
-            weights = {key: value.contiguous() for key, value in state_dict_of(content).items()}
+            weights = {
+                key: value.detach().clone(memory_format=torch.contiguous_format)  # safetensors refuses shared memory
+                for key, value in state_dict_of(content).items()
+            }
             safetensors.torch.save_file(weights, temporary, metadata=metadata or {})
         else:
-            torch.save(content, temporary)
-
-    with atomic_file(target) as temporary:
-        save(temporary)
+            with open(temporary, 'wb') as file:  # given a path, torch writes its random name into the file
+                torch.save(content, file)
 
 
 @contextlib.contextmanager

@@ -94,15 +94,12 @@ def text_log(means: list[float]) -> str:
     """Return a log with one class table for each validation."""
     stamp = '2025/01/01 00:00:00 - mmengine - INFO - '
     parts = [
-        f'{stamp}per class results:\n{stamp}\n{class_table(class_values(mean))}\n{stamp}Iter(val) mIoU: {mean}'
-        for mean in means
+        f'{stamp}per class results:\n{stamp}\n{class_table(class_values(mean))}\n{stamp}mIoU: {mean}' for mean in means
     ]
     return '\n'.join(parts) + '\n'
 
 
-def write_segment(
-    root: Path, stamp: str, lines: list[dict[str, float]], config: dict[str, Any], log: str = ''
-) -> Path:
+def write_segment(root: Path, stamp: str, lines: list[dict[str, float]], config: dict[str, Any], log: str = '') -> Path:
     """Write what one process leaves behind and return its folder."""
     folder = root / stamp
     (folder / 'vis_data').mkdir(parents=True)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,6 @@ def test_what_mmseg_itself_prints_is_read(tmp_path: Path) -> None:
     assert table['hand written'] == {'IoU': 66.67, 'Acc': 100.0}
     (matched,) = match_class_tables([table], [means['mIoU']], 'IoU')
     assert matched.keys() == table.keys()
-    logging.shutdown(logger.handlers)
 
 
 def test_a_table_goes_to_the_validation_whose_mean_it_has(tmp_path: Path) -> None:
@@ -62,9 +60,7 @@ def test_a_validation_without_a_table_gets_none(tmp_path: Path) -> None:
 
 def test_other_tables_and_cut_off_ones_are_left_alone(tmp_path: Path) -> None:
     table = class_table(class_values(40.0)).splitlines()
-    text = '\n'.join(
-        [*table[:5], 'a killed process', '| two | 1.0 | 2.0 |', '| category | mAP |', '| zero | 0.5 |']
-    )
+    text = '\n'.join([*table[:5], 'a killed process', '| two | 1.0 | 2.0 |', '| category | mAP |', '| zero | 0.5 |'])
     (found,) = read_class_tables(write(tmp_path / 'a.log', text))
     assert list(found) == ['background', 'zero']
 

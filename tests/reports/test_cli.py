@@ -14,9 +14,7 @@ def test_the_exit_code_is_the_bodys(code: int) -> None:
 
 
 @pytest.mark.parametrize('kind', [DataError, CheckpointError])
-def test_a_users_mistake_is_one_line_on_stderr(
-    kind: type[Exception], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_users_mistake_is_one_line_on_stderr(kind: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     def body() -> int:
         raise kind('Expected a but got b. Do c.')
 
@@ -26,9 +24,7 @@ def test_a_users_mistake_is_one_line_on_stderr(
     assert captured.out == ''
 
 
-def test_a_file_that_the_system_refuses_is_a_sentence_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_the_system_refuses_is_a_sentence_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / 'file').write_text('')
 
     def body() -> int:

@@ -16,8 +16,9 @@ def test_every_fact_is_in_the_block() -> None:
     text = opening_report(MATCH, COUNTS, PAIRS)
     for fact in (
         'work_dirs/teacher/best_mIoU_iter_2000.pth', 'sha256 ' + 'ab' * 32, '60 of 120 tensors (50.0 %)',
-        '300 of 400 parameters (75.0 %)', '11,200,000 (11.20 M) parameters, frozen', '1,200,300 (1.20 M) trainable',
-        '700 frozen', 'adapters 4,096', 'KLDivergenceLoss', '0.5', '0 to 0.3', '24x20x20 -> 64x40x40',
+        '300 of 400 parameters (75.0 %)', '11,200,000 (11.20 M) parameters, frozen',
+        '1,200,300 (1.20 M) trainable', '700 frozen', 'adapters 4,096',
+        'KLDivergenceLoss', '0.5', '0 to 0.3', '24x20x20 -> 64x40x40',
     ):  # fmt: skip
         assert fact in text
 
@@ -29,9 +30,7 @@ def test_a_tap_that_both_sides_share_is_written_once_and_two_are_told_apart() ->
 
 
 def test_no_line_is_wider_than_a_log_wants() -> None:
-    long = PairLine(
-        'a_long_pair_name', 'backbone.' + 'deep.' * 20, 'neck', 'CosineLoss', '0 to 1 over 500 steps'
-    )
+    long = PairLine('a_long_pair_name', 'backbone.' + 'deep.' * 20, 'neck', 'CosineLoss', '0 to 1 over 500 steps')
     text = opening_report(MATCH, COUNTS, [*PAIRS, long])
     assert max(len(line) for line in text.splitlines()) <= 100
     assert ''.join(text.split()).count('deep.') >= 1

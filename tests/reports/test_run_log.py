@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from synthetic_runs import (
@@ -53,16 +53,14 @@ class Rising(BaseMetric):
 
 def train(work_dir: Path, by_epoch: bool) -> None:
     """Let mmengine itself write a work dir: 6 iterations in 3 epochs, 3 validations."""
-    loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=torch.stack)
-    loop = (
-        dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=6, val_interval=2)
+    loader = dict(
+        batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=dict(type='default_collate')
     )
-    data = [torch.ones(1) for _ in range(4)]
+    loop = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=6, val_interval=2)
+    data = [{'inputs': torch.ones(1)} for _ in range(4)]
     hooks = dict(
         logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=by_epoch),
-        checkpoint=dict(
-            type='CheckpointHook', by_epoch=by_epoch, interval=10, save_best='mIoU', rule='greater'
-        ),
+        checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=10, save_best='mIoU', rule='greater'),
     )
     config = Config(dict(default_hooks=hooks, log_processor=dict(by_epoch=by_epoch)))
     Rising.calls = 0
@@ -73,7 +71,7 @@ def train(work_dir: Path, by_epoch: bool) -> None:
         val_dataloader=dict(dataset=data, **loader),
         train_cfg=loop,
         val_cfg=dict(),
-        val_evaluator=Rising(),
+        val_evaluator=Evaluator(Rising()),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         default_hooks=hooks,
         log_processor=dict(by_epoch=by_epoch),
@@ -97,9 +95,7 @@ def test_what_mmengine_writes_is_read(tmp_path: Path, by_epoch: bool) -> None:
     assert run.primary == 'mIoU'
     assert run.series('loss')[0] == [1, 2, 3, 4, 5, 6]
     assert [value.step for value in run.validations] == ([1, 2, 3] if by_epoch else [2, 4, 6])
-    assert [value.metrics for value in run.validations] == [
-        {'aAcc': 1.0, 'mIoU': float(n)} for n in (1, 2, 3)
-    ]
+    assert [value.metrics for value in run.validations] == [{'aAcc': 1.0, 'mIoU': float(n)} for n in (1, 2, 3)]
     best = run.select('best')
     assert best.metrics['mIoU'] == 3.0
     checkpoint = run.checkpoint(best.step)
@@ -114,6 +110,12 @@ def test_best_and_last(tmp_path: Path) -> None:
     assert run.select('best').step == 200
     assert run.select('last').step == 400
     assert run.select('best').per_class['zero'] == class_values(52.0)[1]
+
+
+def test_a_validation_that_gave_nan_is_never_the_best(tmp_path: Path) -> None:
+    lines = [train_line(10), *[val_line(10 * n, value) for n, value in enumerate([float('nan'), 3.0, float('nan')], 1)]]
+    write_segment(tmp_path, '1', lines, recipe())
+    assert read_run(tmp_path).select('best').step == 20
 
 
 def test_less_is_better_where_the_checkpoint_rule_says_so(tmp_path: Path) -> None:
@@ -224,16 +226,14 @@ def test_no_scalars(tmp_path: Path) -> None:
 @pytest.mark.parametrize('lines', [[train_line(10)], [val_line(10, 40.0)]])
 def test_no_validation_yet(tmp_path: Path, lines: list[dict[str, float]]) -> None:
     write_segment(tmp_path, '1', lines, recipe())
-    with pytest.raises(
-        DataError, match='at least one validation in .* Let the run reach its first validation'
-    ):
+    with pytest.raises(DataError, match=r'at least one validation in .* Let the run reach its first validation'):
         read_run(tmp_path)
 
 
 def test_no_config_or_two(tmp_path: Path) -> None:
     folder = write_segment(tmp_path, '1', [train_line(10), val_line(10, 40.0)], recipe())
     (folder / 'vis_data' / 'config.py').unlink()
-    with pytest.raises(DataError, match='Expected one dumped config in .* but found 0'):
+    with pytest.raises(DataError, match=r'Expected one dumped config in .* but found 0'):
         read_run(tmp_path)
     Config(recipe()).dump(tmp_path / 'a.py')
     assert read_run(tmp_path).config.train_cfg.max_iters == 400
@@ -245,7 +245,5 @@ def test_no_config_or_two(tmp_path: Path) -> None:
 def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:
     folder = write_segment(tmp_path, '1', [train_line(10), val_line(10, 40.0)], recipe())
     (folder / 'vis_data' / 'config.py').write_text('model = dict(')
-    with pytest.raises(
-        DataError, match=r'Expected a config in .*config\.py but reading it failed \(SyntaxError'
-    ):
+    with pytest.raises(DataError, match=r'Expected a config in .*config\.py but reading it failed \(SyntaxError'):
         read_run(tmp_path)

@@ -1,0 +1,57 @@
+"""The batch that preflight trains on: two images of the training data, or random ones."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from torch import nn
+
+from kdplugin.distill.probe import PROBE_SIZE, synthetic_batch
+from kdplugin.errors import DataError
+from kdplugin.preflight.findings import Findings
+
+IMAGES = 2
+"""Batch normalisation over a 1x1 map needs more than one image."""
+
+
+def first_batch(config: Config) -> Any:
+    """Load the first ``IMAGES`` images (or the config's batch, if it is smaller) as training would, in this process.
+
+    Raises:
+        DataError: the training dataset is empty.
+    """
+    loader = copy.deepcopy(config.train_dataloader)
+    dataset = DATASETS.build(loader.dataset)
+    if len(dataset) == 0:
+        raise DataError(
+            f'Expected images in the training dataset but {loader.dataset.get("type")} found none. Check data_prefix '
+            'and the file suffixes (img_suffix, seg_map_suffix), or what filter_cfg leaves.'
+        )
+    loader.dataset = dataset
+    if loader.get('batch_size'):
+        loader.batch_size = min(loader.batch_size, IMAGES)
+    loader.update(num_workers=0, persistent_workers=False)
+    for key in ('prefetch_factor', 'pin_memory'):
+        loader.pop(key, None)
+    return next(iter(Runner.build_dataloader(loader, seed=0)))
+
+
+def check_batch(found: Findings, config: Config, student: nn.Module, files_exist: bool) -> tuple[Any, str]:
+    """Training data comes out of its pipeline and the student's preprocessor; returns it and a name for it.
+
+    Where the data is missing the student's inputs are random images, which says nothing about the data.
+    """
+    if files_exist and config.get('train_dataloader'):
+        batch = found.attempt('train_dataloader', 'a training batch', first_batch, config)
+        if batch is not None:
+            preprocess: Any = student.data_preprocessor
+            data = found.attempt('data_preprocessor', 'it to take the batch', preprocess, batch, True)
+            if data is not None:
+                return data, 'a training batch'
+    found.note('training step', 'not checked: real training images. The step below sees random ones.')
+    inputs, samples = synthetic_batch(student, PROBE_SIZE, IMAGES)
+    return dict(inputs=inputs, data_samples=samples), 'a batch of random images'

@@ -1,0 +1,75 @@
+"""What a check has to say, and the collector that lets checking go on after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from kdplugin.errors import KDPluginError
+
+Level = Literal['error', 'warning', 'note']
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a person should know before training.
+
+    Args:
+        level: 'error' stops a run or ruins it, 'warning' may, 'note' is for information.
+        where: the part of the config, such as 'teacher' or 'pair logits'.
+        message: what was expected, what was found, and the cure.
+    """
+
+    level: Level
+    where: str
+    message: str
+
+
+def explain(error: Exception) -> str:
+    """Return a host exception as one line: its type and what it says.
+
+    Example:
+        >>> explain(KeyError('ResNett is not in the mmseg::model registry. Please check whether ...'))
+        'KeyError: ResNett is not in the mmseg::model registry'
+    """
+    text = ' '.join(str(error.args[0] if error.args else '').split())
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f'{error.filename}: {error.strerror}'
+    if 'registry. Please check' in text:
+        text = text.split('. Please check')[0]
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
+class Findings(list[Finding]):
+    """The findings of all checks, in the order of the checks."""
+
+    def error(self, where: str, message: object) -> None:
+        self.append(Finding('error', where, str(message)))
+
+    def warning(self, where: str, message: object) -> None:
+        self.append(Finding('warning', where, str(message)))
+
+    def note(self, where: str, message: object) -> None:
+        self.append(Finding('note', where, str(message)))
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self if finding.level == 'error']
+
+    def attempt(self, where: str, expected: str, function: Callable[..., T], *args: Any) -> T | None:
+        """Return what a function returns; turn what it raises into an error and return None.
+
+        Args:
+            where: of the finding.
+            expected: finishes "Expected ..." for an exception that is not ours, such as 'the student to build'.
+            function: called with ``args``.
+        """
+        try:
+            return function(*args)
+        except KDPluginError as error:
+            self.error(where, error)
+        except Exception as error:
+            self.error(where, f'Expected {expected} but got {explain(error)}. Correct this part of the config.')
+        return None

@@ -1,0 +1,69 @@
+"""Is each pair written correctly, and do its taps fire and fit together?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from kdplugin.distill.adapters import build_adapters
+from kdplugin.distill.pairs import Pair, build_loss, check_shapes, pair_mistakes, parse_pair, taps_of
+from kdplugin.distill.probe import ProbeResult, probe
+from kdplugin.module_paths import find_module
+from kdplugin.preflight.findings import Findings
+
+
+def check_pair(
+    found: Findings, name: str, entry: Mapping[str, Any], student: nn.Module | None, teacher: nn.Module | None
+) -> Pair | None:
+    """Keys, weight, loss and both tap paths of one pair are right; a tap of a missing model is not looked up."""
+    where, before = f'pair {name}', len(found.errors)
+    for mistake in pair_mistakes(name, entry):
+        found.error(where, mistake)
+    if 'loss' in entry:
+        found.attempt(where, 'the loss to build', build_loss, name, entry)
+    for owner, model, tap in zip(('student', 'teacher'), (student, teacher), taps_of(entry), strict=True):
+        if model is None:
+            found.note(where, f'not checked: its {owner} tap, because there is no {owner} to look at.')
+        elif tap is not None:
+            found.attempt(where, 'a module path', find_module, model, str(tap), owner)
+    return parse_pair(name, entry) if len(found.errors) == before else None
+
+
+def check_taps(found: Findings, pairs: Sequence[Pair], student: nn.Module, teacher: nn.Module) -> list[Pair]:
+    """Every tap fires and both sides of each pair fit together, classes included; returns the pairs that do."""
+    ours, pairs = _probe_side(found, 'student', student, pairs, lambda pair: pair.student_tap)
+    theirs, pairs = _probe_side(found, 'teacher', teacher, pairs, lambda pair: pair.teacher_tap)
+    if ours is None or theirs is None:
+        return []
+    good = []
+    for pair in pairs:
+        before = len(found.errors)
+        found.attempt(f'pair {pair.name}', 'tensors that fit', _check_fit, pair, ours, theirs)
+        if len(found.errors) == before:
+            good.append(pair)
+    return good
+
+
+def _check_fit(pair: Pair, student: ProbeResult, teacher: ProbeResult) -> None:
+    check_shapes(pair, student, teacher)
+    build_adapters(student.shapes[pair.student_tap], teacher.shapes[pair.teacher_tap], pair.name)
+
+
+def _probe_side(
+    found: Findings, owner: str, model: nn.Module, pairs: Sequence[Pair], tap: Callable[[Pair], str]
+) -> tuple[ProbeResult | None, list[Pair]]:
+    """Run one model with all taps; if that fails, find out which pairs are to blame and go on with the others."""
+    quiet = Findings()
+    result = quiet.attempt(owner, 'a run', probe, model, [tap(pair) for pair in pairs], owner)
+    if result is not None:
+        return result, list(pairs)
+    if found.attempt(owner, 'the model to run', probe, model, [], owner) is None:
+        return None, []
+    good = [
+        pair
+        for pair in pairs
+        if found.attempt(f'pair {pair.name}', 'a tap that fires', probe, model, [tap(pair)], owner)
+    ]
+    return found.attempt(owner, 'all taps to fire', probe, model, [tap(pair) for pair in good], owner), good

@@ -1,0 +1,146 @@
+"""One training step, looked at closely: losses, gradients, and who is to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdplugin.distill.distillation import Distillation
+from kdplugin.distill.distiller import ADAPTERS
+from kdplugin.distill.pairs import Pair
+from kdplugin.distill.taps import catch
+from kdplugin.preflight.findings import Findings
+
+STEP = 'training step'
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one forward pass in loss mode gave.
+
+    Args:
+        losses: as the model returns them.
+        terms: every trained term as one number, by its name in the log.
+        total: their sum.
+        overwritten: student taps that an in-place operation changed although the probe saw none.
+    """
+
+    losses: Mapping[str, Any]
+    terms: Mapping[str, float]
+    total: Tensor
+    overwritten: frozenset[str]
+
+
+def run_step(student: Any, distillation: Distillation | None, data: Any) -> Step:
+    """Run a student, distilled or not, on a batch in training mode.
+
+    The engine's own check of the taps stops at the first problem, so it is left out here; ``check_pair_gradient``
+    does its work for every pair.
+    """
+    student.train()
+    taps: list[str] = []
+    known: frozenset[str] = frozenset()
+    if distillation is not None and distillation.student_probe is not None:
+        distillation.checked = True
+        taps, known = [pair.student_tap for pair in distillation.active], distillation.student_probe.overwritten
+    with catch(student, taps, 'student') as caught:
+        losses = student(**data, mode='loss') if isinstance(data, Mapping) else student(*data, mode='loss')
+        overwritten = caught.overwritten() - known
+    total, logged = student.parse_losses(losses)
+    terms = {name: float(value) for name, value in logged.items() if 'loss' in name and name != 'loss'}
+    return Step(losses, terms, total, overwritten)
+
+
+def check_finite(found: Findings, step: Step) -> bool:
+    """Every loss term is a finite number; True if so."""
+    wrong = [f'{name}={value}' for name, value in step.terms.items() if not torch.isfinite(torch.tensor(value))]
+    if wrong:
+        found.error(
+            STEP,
+            f'Expected finite losses but got {", ".join(wrong)}. Check normalisation, labels and the weights at the start.',
+        )
+    return not wrong
+
+
+def check_pair_gradient(found: Findings, student: nn.Module, pair: Pair, step: Step) -> None:
+    """A pair pulls at the student itself, not at its adapter alone."""
+    where, tap = f'pair {pair.name}', f'student tap {pair.student_tap!r}'
+    if pair.student_tap in step.overwritten:
+        found.error(
+            where,
+            f'Expected the output of {tap} to stay as it is but an in-place operation overwrites it in training. '
+            'Tap the module after it.',
+        )
+    term = step.losses[f'loss_kd_{pair.name}']
+    own = [value for name, value in trained(student).items() if not name.startswith(f'{ADAPTERS}.')]
+    gradients: tuple[Tensor | None, ...] = ()
+    if own and term.requires_grad:
+        gradients = torch.autograd.grad(term, own, retain_graph=True, allow_unused=True)
+    reached = [gradient for gradient in gradients if gradient is not None]
+    if not reached:
+        found.error(
+            where,
+            f'Expected a gradient from {tap} to the student but none arrives, so the pair trains nothing. Unfreeze a '
+            'module before the tap, or tap a later one.',
+        )
+    elif not any(gradient.count_nonzero() for gradient in reached):
+        found.warning(
+            where,
+            f'Expected a gradient at {tap} but it is zero on this batch. Check that both sides differ at the start.',
+        )
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that an optimizer would move, by name."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def check_parameters(found: Findings, student: nn.Module, total: Tensor, ignore_unused: bool) -> None:
+    """After ``backward`` every trained parameter has a gradient, without which DistributedDataParallel stops.
+
+    Args:
+        found: collects the findings.
+        student: whose gradients are looked at.
+        total: the loss.
+        ignore_unused: the config sets find_unused_parameters.
+    """
+    if not total.requires_grad:
+        found.error(STEP, 'Expected a loss with a gradient but everything is frozen. Remove a pattern from frozen.')
+        return
+    total.backward()
+    idle = [name for name, value in trained(student).items() if value.grad is None]
+    if idle and not ignore_unused:
+        found.warning(
+            STEP,
+            f'Expected a gradient at every trained parameter but {len(idle)} have none ({", ".join(idle[:4])}'
+            f'{", ..." if len(idle) > 4 else ""}). Freeze them, or set find_unused_parameters=True: training on several '
+            'devices stops otherwise.',
+        )
+
+
+def check_teacher_untouched(found: Findings, teacher: nn.Module) -> None:
+    """No gradient reaches the teacher."""
+    moved = [name for name, value in teacher.named_parameters() if value.requires_grad or value.grad is not None]
+    if moved:
+        found.error(
+            'teacher',
+            f'Expected no gradient at the teacher but {moved[:3]} have one. Report this: the engine is at fault.',
+        )
+
+
+def note_shares(found: Findings, step: Step, distillation: Distillation | None, batch: str) -> None:
+    """Say what the total is made of."""
+    total = sum(step.terms.values())
+    pairs = {f'loss_kd_{pair.name}': pair for pair in distillation.active} if distillation is not None else {}
+    for name, value in step.terms.items():
+        share = f'{100 * value / total:.1f} % of the total' if total > 0 else 'the total is 0'
+        detail = (
+            f' (weight {pairs[name].weight:g} x {float(step.losses[f"kd_{pairs[name].name}_raw"]):.4g})'
+            if name in pairs
+            else ''
+        )
+        found.note(STEP, f'{name} = {value:.4g}{detail}, {share} {total:.4g} on {batch}.')

@@ -1,0 +1,141 @@
+"""All checks of a config, one after the other; a failed one stops only those that depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from kdplugin.distill.distillation import Distillation
+from kdplugin.distill.distiller import attach, distiller_mistakes
+from kdplugin.distill.pairs import Pair
+from kdplugin.distill.teacher import Teacher
+from kdplugin.preflight.batch import check_batch
+from kdplugin.preflight.data import check_classes, check_dataset_files
+from kdplugin.preflight.findings import Finding, Findings
+from kdplugin.preflight.models import check_frozen, check_preprocessing, check_student, check_teacher
+from kdplugin.preflight.pairs import check_pair, check_taps
+from kdplugin.preflight.step import (
+    STEP,
+    check_finite,
+    check_pair_gradient,
+    check_parameters,
+    check_teacher_untouched,
+    note_shares,
+    run_step,
+)
+from kdplugin.preflight.work_dir import check_work_dir
+from kdplugin.reports.plain_model import is_distiller
+from kdplugin.weights.io import trust_checkpoints
+
+
+def verify(config: Config) -> list[Finding]:
+    """Check a training config without training it, and return everything there is to say.
+
+    Args:
+        config: parsed; a config without ``kdplugin.Distiller`` is checked as far as it goes.
+
+    Example:
+        >>> from kdplugin.launch import read_config
+        >>> [finding.message for finding in verify(read_config('config.py'))]  # doctest: +SKIP
+    """
+    found = Findings()
+    torch.manual_seed(0)
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
+        check_work_dir(found, config)
+        files_exist = check_dataset_files(found, config)
+        if not config.get('model'):
+            found.error('model', 'Expected a model in the config but got none. Give the config of a training.')
+            return found
+        _verify_models(found, config, files_exist)
+    return found
+
+
+def _verify_models(found: Findings, config: Config, files_exist: bool) -> None:
+    settings: Mapping[str, Any] | None = config.model if is_distiller(config.model) else None
+    pairs: list[Pair] = []
+    teacher: Teacher | None = None
+    module: nn.Module | None = None
+    for mistake in distiller_mistakes(settings) if settings is not None else ():
+        found.error('model', mistake)
+    student = check_student(found, config)
+    if settings is None:
+        found.note('model', 'no kdplugin.Distiller: this trains without a teacher.')
+    else:
+        if isinstance(settings.get('teacher'), Mapping):
+            module, teacher = check_teacher(found, settings['teacher'])
+        pairs = _verify_pairs(found, settings, student, module)
+    check_classes(found, config, {'student': student, 'teacher': module})
+    if student is not None and module is not None:
+        check_preprocessing(found, student, module)
+    if student is None:
+        found.note(STEP, 'not checked: there is no student to train.')
+        return
+    _verify_step(found, config, student, teacher, pairs, files_exist)
+
+
+def _verify_pairs(
+    found: Findings, settings: Mapping[str, Any], student: nn.Module | None, teacher: nn.Module | None
+) -> list[Pair]:
+    entries = settings.get('pairs') or {}
+    if not isinstance(entries, Mapping):
+        return []
+    checked = [
+        check_pair(found, name, entry, student, teacher)
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping)
+    ]
+    pairs = [pair for pair in checked if pair is not None]
+    if not entries:
+        found.note('pairs', 'none: this trains exactly as the plain config does.')
+    for pair in pairs:
+        if pair.weight == 0:
+            found.note(f'pair {pair.name}', 'has weight 0: it is not run.')
+    if student is None or teacher is None or not pairs:
+        return []
+    return check_taps(found, pairs, student, teacher)
+
+
+def _verify_step(
+    found: Findings,
+    config: Config,
+    student: nn.Module,
+    teacher: Teacher | None,
+    pairs: list[Pair],
+    files_exist: bool,
+) -> None:
+    settings = config.model if is_distiller(config.model) else {}
+    patterns = settings.get('frozen') or ()
+    frozen = check_frozen(found, patterns if isinstance(patterns, list | tuple) else (), student)
+    distillation = None
+    if settings:
+        if pairs and teacher is None:
+            found.note(STEP, 'not checked: the distillation terms, because the teacher is not loaded.')
+        weight = settings.get('task_weight', 1.0)
+        distillation = Distillation(
+            pairs if teacher is not None else [],
+            teacher,
+            weight if isinstance(weight, int | float) else 1.0,
+            settings={},
+            frozen=frozen,
+            attended=True,
+        )
+        if found.attempt(STEP, 'the student to distil', attach, student, distillation) is None:
+            return
+    data, name = check_batch(found, config, student, files_exist)
+    step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
+    if step is None:
+        found.note(STEP, 'not checked: finite losses and gradients, because the step failed.')
+        return
+    if check_finite(found, step):
+        note_shares(found, step, distillation, name)
+    for pair in distillation.active if distillation is not None else ():
+        check_pair_gradient(found, student, pair, step)
+    check_parameters(found, student, step.total, bool(config.get('find_unused_parameters', False)))
+    if teacher is not None:
+        check_teacher_untouched(found, teacher.module)

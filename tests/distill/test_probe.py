@@ -1,0 +1,103 @@
+"""A probe finds shapes on real models and leaves no trace."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_fixtures import build, detector, segmentor
+from torch import Tensor, nn
+
+from kdplugin.distill.probe import as_evaluated, probe, synthetic_batch
+from kdplugin.errors import PathError, TapError
+from kdplugin.weights.io import hash_tensors
+
+
+def test_shapes_of_a_segmentor() -> None:
+    result = probe(build(segmentor()), ['backbone', 'decode_head.conv_seg', 'backbone.layer2.0'], 'student')
+    assert result.mode == 'tensor'
+    assert result.shapes == {
+        'backbone': [(1, 8, 64, 64), (1, 16, 32, 32), (1, 32, 16, 16), (1, 64, 8, 8)],
+        'decode_head.conv_seg': [(1, 11, 8, 8)],
+        'backbone.layer2.0': [(1, 16, 32, 32)],
+    }
+
+
+def test_a_head_that_walks_a_pyramid_yields_one_shape_per_level() -> None:
+    result = probe(build(detector()), ['neck', 'bbox_head.gfl_cls'], 'student')
+    sizes = (32, 16, 8, 4, 2)
+    assert result.shapes['neck'] == [(1, 16, size, size) for size in sizes]
+    assert result.shapes['bbox_head.gfl_cls'] == [(1, 10, size, size) for size in sizes]
+
+
+def test_taps_that_only_fire_in_training_are_probed_with_ground_truth() -> None:
+    """mmseg's ``mode='tensor'`` runs no auxiliary head."""
+    result = probe(build(segmentor(auxiliary=True)), ['auxiliary_head.conv_seg'], 'student', size=(64, 64))
+    assert result.mode == 'loss'
+    assert result.shapes == {'auxiliary_head.conv_seg': [(1, 11, 4, 4)]}
+
+
+@pytest.mark.parametrize('config', [segmentor(auxiliary=True), detector()], ids=['mmseg', 'mmdet'])
+def test_synthetic_ground_truth_suits_the_losses(config: dict[str, Any]) -> None:
+    model = build(config)
+    inputs, samples = synthetic_batch(model, (128, 128), batch=2)
+    total, _ = model.parse_losses(model(inputs, samples, mode='loss'))
+    assert total.isfinite()
+    assert total.requires_grad
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002, S311
+
+
+def test_a_probe_leaves_modes_buffers_gradients_and_generators_as_they_were() -> None:
+    model = build(segmentor(auxiliary=True)).train()
+    model.backbone.layer1.eval()
+    modes, tensors = [module.training for module in model.modules()], hash_tensors(model.state_dict())
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    expected = draws()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    probe(model, ['auxiliary_head.conv_seg'], 'student', size=(64, 64))
+    assert draws() == expected
+    assert [module.training for module in model.modules()] == modes
+    assert hash_tensors(model.state_dict()) == tensors
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_modes_come_back_after_an_error() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.ReLU().eval())
+    with pytest.raises(RuntimeError, match='on purpose'), as_evaluated(model):
+        assert not model[0].training
+        raise RuntimeError('on purpose')
+    assert [module.training for module in model] == [True, False]
+
+
+def test_unknown_path_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(PathError, match=r"path of the teacher but got 'backbone\.layer5'.*Did you mean 'backbone\.layer"):
+        probe(build(segmentor()), ['backbone.layer5'], 'teacher')
+
+
+class Unused(nn.Module):
+    """A model with a layer that it never calls and one that is overwritten in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.idle, self.relu = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True)
+        self.last = nn.Conv2d(4, 4, 1)
+
+    def forward(self, inputs: Tensor, samples: Any = None, mode: str = 'tensor') -> Tensor:
+        return self.last(self.relu(self.conv(inputs)))
+
+
+def test_a_tap_that_never_fires_is_an_error() -> None:
+    with pytest.raises(TapError, match=r"student to run once on a 32x32 image with every tap firing .*\['idle'\] did not run"):
+        probe(Unused(), ['conv', 'idle'], 'student', size=(32, 32))
+
+
+def test_in_place_operations_after_a_tap_are_seen() -> None:
+    result = probe(Unused(), ['conv', 'relu', 'last'], 'student', size=(8, 8))
+    assert result.overwritten == frozenset({'conv'})

@@ -8,8 +8,10 @@ mmengine's own loaders unpickle freely: 0.10.7 calls ``torch.load`` as it is, th
 from __future__ import annotations
 
 import io
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from mmengine import fileio
@@ -34,9 +36,12 @@ def resolve(name: str) -> str:
         if name.startswith(prefix):
             known = table()
             model = name[len(prefix) :]
+            if table is host.get_external_models:
+                model = host.get_deprecated_model_names().get(model, model)
             if model not in known:
                 raise CheckpointError(f'Expected a model that {prefix} knows but got {model!r}. Give a file or URL.')
-            return str(known[model])
+            found = str(known[model])
+            return found if '://' in found else str(Path(host._get_mmengine_home()) / found)
     return name
 
 
@@ -51,12 +56,12 @@ def local_file(name: str | Path) -> Path:
         if '://' in name:
             raise CheckpointError(f'Expected a file or URL but got {name}. Copy it to a local file first.')
         return Path(name).expanduser()
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / Path(name).name
+    target = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(name).path).name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(name, str(target))
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise CheckpointError(
                 f'Expected to download {name} but got {error}. Download it by hand to {target}.'
             ) from None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -17,10 +16,14 @@ from mmengine.runner import Runner
 import kdplugin.registry  # noqa: F401 - teaches mmengine safe loading and where mmseg is
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
+from kdplugin.preflight.data import require_matching_classes
+from kdplugin.preflight.findings import host_mistakes
+from kdplugin.preflight.work_dir import check_writable, work_dir_of
 from kdplugin.weights.io import trust_checkpoints
 
 SAFE_HOOK = 'kdplugin.SafeCheckpointHook'
 DISTILLATION_HOOK = 'kdplugin.DistillationHook'
+CPU_AMP_WRAPPER = 'kdplugin.CPUAmpOptimWrapper'
 
 
 def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -33,24 +36,33 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         raise ConfigError(f'Expected a config file but {path} does not exist. Check the path.')
     try:
         config = Config.fromfile(str(path))
-        if options:
-            config.merge_from_dict(options)
     except SyntaxError as error:
         raise ConfigError(
-            f'Expected Python in {path} but line {error.lineno} is not: {error.msg}. Correct the line.'
+            f'Expected Python in {path} and its _base_ files but line {error.lineno} of one is not: {error.msg} '
+            f'({(error.text or "").strip()}). Correct the line.'
         ) from None
-    except (FileNotFoundError, ModuleNotFoundError, KeyError, NameError, TypeError, AttributeError) as error:
+    except Exception as error:  # a config is a program: it can raise anything
         raise ConfigError(
             f'Expected {path} to parse but got {type(error).__name__}: {error}. Check its _base_ files and names.'
         ) from error
+    try:
+        config.merge_from_dict(options or {})
+    except (KeyError, TypeError, IndexError) as error:
+        raise ConfigError(
+            f'Expected --cfg-options that fit {path} but got {error}. Name settings that the config has.'
+        ) from None
     return config
 
 
 def parse_options(items: list[str] | None) -> dict[str, Any]:
-    """Read ``key=value`` words as mmengine's ``--cfg-options`` does: Python literals where they parse.
+    """Read ``key=value`` words as mmengine's ``--cfg-options`` does; a dict may be written as in Python.
 
     Raises:
-        ConfigError: a word has no '='.
+        ConfigError: a word has no '=', or its brackets do not match.
+
+    Example:
+        >>> parse_options(['train_cfg.max_iters=100', 'scale=[160,160]', "model.backbone.init_cfg={'type': 'Xavier'}"])
+        {'train_cfg.max_iters': 100, 'scale': [160, 160], 'model.backbone.init_cfg': {'type': 'Xavier'}}
     """
     options = {}
     for item in items or []:
@@ -58,10 +70,19 @@ def parse_options(items: list[str] | None) -> dict[str, Any]:
         if not separator:
             raise ConfigError(f"Expected --cfg-options key=value but got {item!r}. Write for example 'seed=0'.")
         try:
-            options[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            options[key] = {'true': True, 'false': False, 'none': None}.get(text.lower(), text)
+            options[key] = _parse_value(text)
+        except (ValueError, SyntaxError, AssertionError):
+            raise ConfigError(
+                f'Expected --cfg-options {key}=value with matching brackets but got {text!r}. Correct the value.'
+            ) from None
     return options
+
+
+def _parse_value(text: str) -> Any:
+    if text.startswith('{'):
+        return ast.literal_eval(text)
+    value = DictAction._parse_iterable(text)
+    return text.strip('\'"') if isinstance(value, str) else value  # mmengine drops the blanks of a path
 
 
 def is_distilled(config: Config) -> bool:
@@ -99,8 +120,7 @@ def prepare(
         CheckpointError: a checkpoint to resume is named but missing.
     """
     config.launcher = launcher
-    name = Path(config.filename or 'run').stem
-    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / name)
+    config.work_dir = str(work_dir_of(config, work_dir))
     check_writable(Path(config.work_dir))
     if amp:
         _use_amp(config)
@@ -115,39 +135,26 @@ def prepare(
     return config
 
 
-def check_writable(folder: Path) -> None:
-    """Raise ConfigError unless files can be made in a folder, which is created if need be."""
-    probe = folder / f'.writable-{os.getpid()}'
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f'Expected a writable work dir but {folder} is not: {error.strerror}. Choose another one with --work-dir.'
-        ) from None
-
-
 def _use_amp(config: Config) -> None:
-    wrapper = config.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ConfigError(
-            f'Expected an OptimWrapper for --amp but got {wrapper.type}. Set mixed precision in the config.'
-        )
-    wrapper.type = 'AmpOptimWrapper'
+    wrapper = config.get('optim_wrapper')
+    kind = wrapper.get('type', 'OptimWrapper') if wrapper else None
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ConfigError(f'Expected an OptimWrapper for --amp but got {kind}. Set mixed precision in the config.')
     if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
     else:
-        wrapper.setdefault('dtype', 'bfloat16')
+        wrapper.type = CPU_AMP_WRAPPER
+        for setting in ('loss_scale', 'dtype'):
+            wrapper.pop(setting, None)
 
 
 def _add_hooks(config: Config) -> None:
-    hooks = config.setdefault('default_hooks', {})
-    checkpoint = hooks.get('checkpoint')
-    if checkpoint is None:
-        hooks['checkpoint'] = dict(type=SAFE_HOOK)
-    elif checkpoint.get('type') in ('CheckpointHook', CheckpointHook):
-        checkpoint['type'] = SAFE_HOOK
+    hooks = dict(config.get('default_hooks') or {})
+    checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))  # the Runner's own default
+    if checkpoint is not None and checkpoint.get('type') in ('CheckpointHook', CheckpointHook):
+        hooks['checkpoint'] = {**checkpoint, 'type': SAFE_HOOK}
+    config.default_hooks = hooks
     custom = list(config.get('custom_hooks') or [])
     if is_distilled(config) and not any(hook.get('type') == DISTILLATION_HOOK for hook in custom):
         config.custom_hooks = [*custom, dict(type=DISTILLATION_HOOK)]
@@ -161,7 +168,8 @@ def _set_resume(config: Config, resume: str | None) -> None:
             raise CheckpointError(f'Expected a checkpoint to resume but {resume} does not exist. Check the path.')
         found: Path | None = Path(resume)
     else:
-        found = latest_complete_checkpoint(config.work_dir)
+        with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
+            found = latest_complete_checkpoint(config.work_dir)
     if found is None:
         print(f'No complete checkpoint in {config.work_dir}: starting from the beginning.')
         config.resume = False
@@ -174,15 +182,16 @@ def build_runner(config: Config) -> Runner:
     if config.launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
     warnings.filterwarnings('ignore', message='.*pkg_resources is deprecated.*')
-    with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), host_mistakes():
         runner_type = config.get('runner_type')
         return RUNNERS.build(config) if runner_type else Runner.from_cfg(config)
 
 
 def train(config: Config) -> Runner:
     """Train a prepared config to its end."""
-    with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), host_mistakes():
         runner = build_runner(config)
+        require_matching_classes(config, runner.model)
         runner.train()
     return runner
 

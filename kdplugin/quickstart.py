@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdplugin import launch
+from kdplugin.datasets.digit_drawing import SceneSettings
 from kdplugin.datasets.digit_scenes import make_digit_scenes
 from kdplugin.errors import ConfigError
 from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
@@ -52,8 +53,9 @@ class Part:
 
 def make_data() -> dict[str, Any]:
     """Draw the digit scenes that the quickstart configs read, or find them in place."""
-    data = launch.read_config(CONFIGS / 'baseline_digits.py').digit_scenes
-    report = make_digit_scenes(DATA, **data)
+    arguments = launch.read_config(CONFIGS / 'baseline_digits.py').digit_scenes.to_dict()
+    counts = {name: arguments.pop(name) for name in ('train', 'val', 'size', 'seed')}
+    report = make_digit_scenes(DATA, settings=SceneSettings(**arguments), **counts)
     print(report)
     return report.meta
 

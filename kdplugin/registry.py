@@ -9,6 +9,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODEL_WRAPPERS as ROOT_MODEL_WRAPPERS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
 from kdplugin import checkpoint_schemes
@@ -21,6 +22,9 @@ MODELS = Registry(
 )
 MODEL_WRAPPERS = Registry(
     'model_wrapper', parent=ROOT_MODEL_WRAPPERS, scope='kdplugin', locations=['kdplugin.hooks.cpu_ddp']
+)
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper', parent=ROOT_OPTIM_WRAPPERS, scope='kdplugin', locations=['kdplugin.hooks.cpu_amp']
 )
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='kdplugin', locations=['kdplugin.hooks'])
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='kdplugin', locations=['kdplugin.datasets'])

@@ -33,7 +33,7 @@ def build_adapters(
     """
     layers: list[nn.Module] = []
     for level, (ours, theirs) in enumerate(zip(student, teacher, strict=True)):
-        if len(ours) == len(theirs) and ours[1] == theirs[1]:
+        if len(ours) == len(theirs) > 1 and ours[1] == theirs[1]:
             layers.append(nn.Identity())
         elif len(ours) == len(theirs) == 4:
             layers.append(nn.Conv2d(ours[1], theirs[1], kernel_size=1))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdplugin.distill.adapters import build_adapters
 from kdplugin.distill.pairs import Pair, check_shapes
-from kdplugin.distill.probe import ProbeResult, probe
+from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import catch
 from kdplugin.distill.teacher import Teacher
@@ -60,8 +60,9 @@ class Distillation:
         if not self.active or self.teacher is None:
             return adapters
         taps = list(dict.fromkeys(pair.student_tap for pair in self.active))
-        self.student_probe = probe(student, taps, 'student')
-        self.teacher.probed = probe(self.teacher.module, self.teacher_taps, 'teacher')
+        sizes = probe_sizes(student)
+        self.student_probe = probe(student, taps, 'student', sizes)
+        self.teacher.probed = probe(self.teacher.module, self.teacher_taps, 'teacher', sizes)
         with preserved_rng():
             for pair in self.active:
                 check_shapes(pair, self.student_probe, self.teacher.probed)
@@ -123,7 +124,7 @@ class Distillation:
                 'by an in-place operation that the probe did not see. Tap the module after it.'
             )
         for pair in self.active:
-            if pair.name not in adapters and not any(value.requires_grad for value in tensors[pair.student_tap]):
+            if not any(value.requires_grad for value in tensors[pair.student_tap]):
                 raise TapError(
                     f'Expected a gradient at student tap {pair.student_tap!r} of pair {pair.name!r} but the tensor '
                     'has none, so the pair would train nothing. Unfreeze a module before it or tap a later one.'

@@ -43,9 +43,9 @@ class DistilledStudent:
     def train(self, mode: bool = True) -> DistilledStudent:
         super().train(mode)  # type: ignore[misc]
         if self._distillation is not None:
-            for name in self._distillation.frozen:
-                module = dict(self.named_modules()).get(name)  # type: ignore[attr-defined]
-                if module is not None:
+            frozen = set(self._distillation.frozen)
+            for name, module in self.named_modules():  # type: ignore[attr-defined]
+                if name in frozen:
                     module.eval()
         return self
 
@@ -83,7 +83,7 @@ def _blank_student(student_class: type) -> nn.Module:
 
 def _forget_adapters(module: nn.Module, incompatible: Any) -> None:
     """Keep loaders from calling adapters missing: they are never in ``state_dict``."""
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if f'{ADAPTERS}.' not in key]
+    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if ADAPTERS not in key.split('.')]
 
 
 def distillation_of(model: nn.Module) -> Distillation | None:
@@ -133,7 +133,7 @@ def distiller_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
             yield ConfigError(
                 f'Expected keys {list(SETTINGS)} in kdplugin.Distiller but got {key!r}.{did_you_mean(key, SETTINGS)}'
             )
-    if 'student' not in config:
+    if not config.get('student'):
         yield ConfigError('Expected a student in kdplugin.Distiller but got none. Write student=_base_.model.')
     pairs = config.get('pairs') or {}
     if not isinstance(pairs, Mapping) or not all(isinstance(pair, Mapping) for pair in pairs.values()):

@@ -146,7 +146,7 @@ def check_shapes(pair: Pair, student: ProbeResult, teacher: ProbeResult) -> None
     """Compare what both taps of a pair put out.
 
     Raises:
-        TapError: different numbers of tensors, or class counts for a loss on logits.
+        TapError: different numbers of tensors, tensors without channels, or other class counts for a loss on logits.
     """
     ours, theirs = student.shapes[pair.student_tap], teacher.shapes[pair.teacher_tap]
     if len(ours) != len(theirs):
@@ -155,6 +155,11 @@ def check_shapes(pair: Pair, student: ProbeResult, teacher: ProbeResult) -> None
             f'{len(ours)} and {pair.teacher_tap!r} gives {len(theirs)}. Tap layers with equally many outputs.'
         )
     for one, other in zip(ours, theirs, strict=True):
+        if min(len(one), len(other)) < 2:
+            raise TapError(
+                f'Expected pair {pair.name!r} to see tensors with channels (N, C, ...) but got {one} and {other}. Tap '
+                'layers that put out features or logits.'
+            )
         if pair.loss.compares == 'logits' and one[1] != other[1]:
             raise TapError(
                 f'Expected student and teacher of pair {pair.name!r} to predict the same classes but '

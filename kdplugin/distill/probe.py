@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,18 @@ def as_evaluated(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def probe(model: nn.Module, paths: Sequence[str], owner: str, size: tuple[int, int] = PROBE_SIZE) -> ProbeResult:
+def probe_sizes(model: nn.Module) -> list[tuple[int, int]]:
+    """Return the sizes (H, W) to try: a small one, then the one that the model's preprocessor makes (mmseg's crop).
+
+    Models with position tables of one size (BEiT) run on no other.
+    """
+    size = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
+    return [PROBE_SIZE, (size[0], size[1])] if size is not None and tuple(size) != PROBE_SIZE else [PROBE_SIZE]
+
+
+def probe(
+    model: nn.Module, paths: Sequence[str], owner: str, sizes: Sequence[tuple[int, int]] = (PROBE_SIZE,)
+) -> ProbeResult:
     """Find the shapes that taps put out, without touching modes, buffers or random number generators.
 
     Raises:
@@ -89,8 +101,8 @@ def probe(model: nn.Module, paths: Sequence[str], owner: str, size: tuple[int, i
     """
     failures = []
     with preserved_rng(), torch.no_grad(), as_evaluated(model):
-        inputs, samples = synthetic_batch(model, size)
-        for mode in ('tensor', 'loss'):
+        for size, mode in itertools.product(sizes, ('tensor', 'loss')):
+            inputs, samples = synthetic_batch(model, size)
             try:
                 with catch(model, paths, owner) as caught:
                     model(inputs, samples, mode=mode)
@@ -98,11 +110,11 @@ def probe(model: nn.Module, paths: Sequence[str], owner: str, size: tuple[int, i
             except PathError:
                 raise
             except Exception as error:
-                failures.append(f'in mode {mode!r}: {type(error).__name__}: {error}')
+                failures.append(f'on {size[0]}x{size[1]} in mode {mode!r}: {type(error).__name__}: {error}')
                 continue
             shapes = {path: [tuple(tensor.shape) for tensor in tensors] for path, tensors in caught.tensors.items()}
             return ProbeResult(mode, shapes, overwritten)
     raise TapError(
-        f'Expected the {owner} to run once on a {size[0]}x{size[1]} image with every tap firing but got '
-        f'{"; ".join(failures)}. Tap modules that run during training.'
+        f'Expected the {owner} to run once on a synthetic image with every tap firing but got '
+        f'{"; ".join(failure.rstrip(".") for failure in failures)}. Tap modules that run during training.'
     )

@@ -65,19 +65,15 @@ def catch(model: nn.Module, paths: Iterable[str], owner: str, clone: frozenset[s
         PathError: a path names no module.
     """
     caught = Caught(paths)
-    handles = []
-    for path in caught.tensors:
+    with contextlib.ExitStack() as hooks:
+        for path in caught.tensors:
 
-        def keep(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
-            tensors = tensors_of(output, path)
-            caught.add(path, [tensor.clone() for tensor in tensors] if path in clone else tensors)
+            def keep(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
+                tensors = tensors_of(output, path)
+                caught.add(path, [tensor.clone() for tensor in tensors] if path in clone else tensors)
 
-        handles.append(find_module(model, path, owner).register_forward_hook(keep))
-    try:
+            hooks.enter_context(find_module(model, path, owner).register_forward_hook(keep))
         yield caught
-    finally:
-        for handle in handles:
-            handle.remove()
     silent = [path for path, tensors in caught.tensors.items() if not tensors]
     if silent:
         raise TapError(

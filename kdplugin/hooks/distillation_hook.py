@@ -59,17 +59,17 @@ class DistillationHook(Hook):
         self._steps += 1
 
     def after_train_epoch(self, runner: Runner) -> None:
-        if runner._val_loop is None:
-            self._close_interval(runner, {})
+        if runner._val_loop is None and self._steps:
+            self._close_interval(runner, {}, runner.epoch + 1)
 
     def before_val(self, runner: Runner) -> None:
         self._seconds = (time.perf_counter() - self._since) / max(self._steps, 1)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if self._steps:
-            self._close_interval(runner, metrics or {})
+            self._close_interval(runner, metrics or {}, runner.epoch)
 
-    def _close_interval(self, runner: Runner, metrics: dict[str, float]) -> None:
+    def _close_interval(self, runner: Runner, metrics: dict[str, float], epoch: int) -> None:
         _, distillation = self._parts(runner)
         means = {name: float(value) / self._steps for name, value in self._sums.items()}
         terms = [
@@ -82,7 +82,7 @@ class DistillationHook(Hook):
             )
             for pair in distillation.active
         ]
-        label = f'iteration {runner.iter}' if runner.max_epochs <= 1 else f'epoch {runner.epoch}'
+        label = f'iteration {runner.iter}' if runner.max_epochs <= 1 else f'epoch {epoch}'
         rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
         task = means.get('kd_task', means['loss'])
         seconds = getattr(self, '_seconds', (time.perf_counter() - self._since) / self._steps)

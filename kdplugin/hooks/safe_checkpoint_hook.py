@@ -153,6 +153,7 @@ class SafeCheckpointHook(CheckpointHook):
         if runner.val_loop is None or validated == runner.iter:
             return False
         loop = runner.train_loop
+        loop._decide_current_val_interval()
         by_epoch = not hasattr(loop, 'dataloader_iterator')
         position, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
         return position >= loop.val_begin and (position % loop.val_interval == 0 or position == last)

@@ -39,9 +39,10 @@ def mean_over_valid(values: Tensor, labels: Tensor | None, ignore_index: int | N
     """Average values (N, H, W) over the pixels whose label is not ``ignore_index``.
 
     Labels (N, H', W') of another size are resampled to the grid of the values by nearest neighbour. Without labels
-    every position counts. If no pixel is valid the result is 0 with a gradient path.
+    every position counts, and so it does where the values have none (N,) while the labels have. If no pixel is
+    valid the result is 0 with a gradient path.
     """
-    if labels is None or ignore_index is None:
+    if labels is None or ignore_index is None or labels.dim() != values.dim():
         return values.mean()
     if labels.shape[1:] != values.shape[1:]:
         labels = F.interpolate(labels[:, None].float(), size=values.shape[1:], mode='nearest')[:, 0]

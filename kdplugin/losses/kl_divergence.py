@@ -64,8 +64,8 @@ class KLDivergenceLoss(DistillationLoss):
 
     def __init__(self, temperature: float = 1.0, ignore_index: int | None = 255) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ConfigError(f'Expected temperature > 0 but got {temperature}. Try 1 to 8.')
+        if not 0 < temperature < float('inf'):
+            raise ConfigError(f'Expected a finite temperature > 0 but got {temperature}. Try 1 to 8.')
         self.temperature = temperature
         self.ignore_index = ignore_index
 

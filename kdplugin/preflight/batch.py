@@ -10,9 +10,9 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import nn
 
-from kdplugin.distill.probe import PROBE_SIZE, synthetic_batch
+from kdplugin.distill.probe import probe_sizes, synthetic_batch
 from kdplugin.errors import DataError
-from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.findings import EMPTY_DATASET, Findings
 
 IMAGES = 2
 """Batch normalisation over a 1x1 map needs more than one image."""
@@ -26,11 +26,8 @@ def first_batch(config: Config) -> Any:
     """
     loader = copy.deepcopy(config.train_dataloader)
     dataset = DATASETS.build(loader.dataset)
-    if len(dataset) == 0:
-        raise DataError(
-            f'Expected images in the training dataset but {loader.dataset.get("type")} found none. Check data_prefix '
-            'and the file suffixes (img_suffix, seg_map_suffix), or what filter_cfg leaves.'
-        )
+    if len(dataset) == 0:  # an infinite sampler would look for an image forever
+        raise DataError(EMPTY_DATASET)
     loader.dataset = dataset
     if loader.get('batch_size'):
         loader.batch_size = min(loader.batch_size, IMAGES)
@@ -53,5 +50,5 @@ def check_batch(found: Findings, config: Config, student: nn.Module, files_exist
             if data is not None:
                 return data, 'a training batch'
     found.note('training step', 'not checked: real training images. The step below sees random ones.')
-    inputs, samples = synthetic_batch(student, PROBE_SIZE, IMAGES)
+    inputs, samples = synthetic_batch(student, probe_sizes(student)[-1], IMAGES)
     return dict(inputs=inputs, data_samples=samples), 'a batch of random images'

@@ -13,7 +13,9 @@ from mmengine.registry import DATASETS
 from mmengine.utils import is_abs
 from torch import nn
 
-from kdplugin.preflight.findings import Findings
+from kdplugin.errors import ConfigError
+from kdplugin.module_paths import did_you_mean
+from kdplugin.preflight.findings import Findings, explain
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 OTHER_CLASSES = ('rpn_head', 'semantic_head')
@@ -32,13 +34,14 @@ def plain_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def check_dataset_files(found: Findings, config: Config) -> bool:
-    """Every folder and annotation file that the train and val datasets name exists; True if all do."""
+    """The types of the train and val datasets are known, the folders and files they name exist; True if all do."""
     before = len(found.errors)
     for loader in LOADERS:
         if not config.get(loader):
             found.note(loader, 'not checked: the config has none.')
             continue
         for dataset in plain_datasets(config[loader].get('dataset')):
+            found.attempt(loader, 'a known dataset', dataset_type, dataset)
             _check_files(found, loader, dataset)
     return len(found.errors) == before
 
@@ -63,17 +66,38 @@ def _check_files(found: Findings, where: str, dataset: Mapping[str, Any]) -> Non
             found.error(where, f'Expected {key} {path} but it does not exist. Put the data there or correct {key}.')
 
 
+def dataset_type(dataset: Mapping[str, Any]) -> Any:
+    """Return the class of a dataset's config.
+
+    Raises:
+        ConfigError: no registry knows the type.
+    """
+    kind = dataset.get('type')
+    if not isinstance(kind, str):
+        return kind
+    with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
+        found = registry.get(kind)
+        if found is None:
+            known = list(registry.module_dict)
+            raise ConfigError(
+                f'Expected a dataset that {registry.scope} knows but got {kind!r}.{did_you_mean(kind, known)} Correct '
+                'the name, its prefix or default_scope.'
+            )
+        return found
+
+
 def dataset_classes(dataset: Mapping[str, Any]) -> Any:
     """Return the ``classes`` that a dataset's config and type stand for, or None; nothing is read but a class list."""
-    kind = dataset.get('type')
-    dataset_class = DATASETS.get(kind) if isinstance(kind, str) else kind
-    if not hasattr(dataset_class, '_load_metainfo'):
+    kind = dataset_type(dataset)
+    if not hasattr(kind, '_load_metainfo'):
         return None
-    return dataset_class._load_metainfo(copy.deepcopy(dataset.get('metainfo'))).get('classes')  # type: ignore[union-attr]
+    return kind._load_metainfo(copy.deepcopy(dataset.get('metainfo'))).get('classes')
 
 
 def head_classes(model: nn.Module) -> dict[str, int]:
-    """Return ``num_classes`` of a model's heads by module name."""
+    """Return ``num_classes`` of a model's heads by module name; empty where text names the classes."""
+    if hasattr(model, 'language_model'):
+        return {}
     return {
         name: module.num_classes
         for name, module in model.named_modules()
@@ -98,28 +122,41 @@ def check_classes(found: Findings, config: Config, models: Mapping[str, nn.Modul
         models: by owner. Another number is an error for 'student', whose labels come from the data, a warning for
             a teacher, of which features alone may be of use.
     """
+    for number, places in _class_counts(found, config).items():
+        for owner, model in models.items():
+            say, cure = found.error, 'Set num_classes of the head, or metainfo of the dataset'
+            if owner != 'student':
+                say, cure = found.warning, 'Use a teacher of the same classes, or distil features only'
+            for name, own in head_classes(model).items() if model is not None else ():
+                if own != number:
+                    data = ' and '.join(places)
+                    say(owner, f'Expected {name} to predict the {number} classes of {data} but got {own}. {cure}.')
+
+
+def _class_counts(found: Findings, config: Config) -> dict[int, list[str]]:
+    """Return the loaders that hold each number of classes; a dataset of an unknown type is left out."""
+    counts: dict[int, list[str]] = {}
     for loader in LOADERS:
         for dataset in plain_datasets((config.get(loader) or {}).get('dataset')):
-            classes = found.attempt(loader, 'a known dataset', dataset_classes, dataset)
-            if isinstance(classes, str):
-                found.error(
-                    loader, f'Expected a tuple of class names but got the text {classes!r}. Write ({classes!r},).'
-                )
-            elif classes is not None:
-                for owner, model in models.items():
-                    _compare_classes(found, owner, model, len(classes), f'{dataset.get("type")} in {loader}')
+            try:
+                classes = dataset_classes(dataset)
+            except ConfigError:  # an unknown type, which check_dataset_files has reported
+                continue
+            except Exception as error:  # a class of the user's own, with its own idea of metainfo
+                found.note(loader, f'not checked: the number of classes, because of {explain(error)}.')
+                continue
+            if classes is None:
+                found.note(loader, f'not checked: the number of classes, which {dataset.get("type")} does not name.')
+            elif isinstance(classes, str):
+                found.error(loader, f'Expected a tuple of classes but got the text {classes!r}. Write ({classes!r},).')
+            elif loader not in counts.setdefault(len(classes), []):
+                counts[len(classes)].append(loader)
+    return counts
 
 
-def _compare_classes(found: Findings, owner: str, model: nn.Module | None, classes: int, data: str) -> None:
-    for name, number in head_classes(model).items() if model is not None else ():
-        if number != classes:
-            say = found.error if owner == 'student' else found.warning
-            cure = (
-                'Set num_classes, or metainfo'
-                if owner == 'student'
-                else 'Use a teacher of the same classes, or features'
-            )
-            say(
-                owner,
-                f'Expected {name} to predict the {classes} classes of {data} but got num_classes={number}. {cure}.',
-            )
+def require_matching_classes(config: Config, model: nn.Module) -> None:
+    """Raise ConfigError if a head does not predict as many classes as the data of a training holds."""
+    found = Findings()
+    check_classes(found, config, {'student': model})
+    if found.errors:
+        raise ConfigError(found.errors[0].message)

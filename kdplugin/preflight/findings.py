@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from kdplugin.errors import KDPluginError
+from kdplugin.errors import ConfigError, DataError, KDPluginError
 
 Level = Literal['error', 'warning', 'note']
 T = TypeVar('T')
+EMPTY_DATASET = (
+    'Expected images in every dataset but one found none. Check data_prefix, the file suffixes (img_suffix, '
+    'seg_map_suffix), the classes, and what filter_cfg leaves.'
+)
 
 
 @dataclass(frozen=True)
@@ -31,15 +36,37 @@ def explain(error: Exception) -> str:
     """Return a host exception as one line: its type and what it says.
 
     Example:
-        >>> explain(KeyError('ResNett is not in the mmseg::model registry. Please check whether ...'))
-        'KeyError: ResNett is not in the mmseg::model registry'
+        >>> explain(ValueError('bad value.'))
+        'ValueError: bad value'
     """
     text = ' '.join(str(error.args[0] if error.args else '').split())
     if isinstance(error, OSError) and error.filename is not None:
         text = f'{error.filename}: {error.strerror}'
-    if 'registry. Please check' in text:
-        text = text.split('. Please check')[0]
+    text = text.rstrip('.')
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def host_mistakes() -> Iterator[None]:
+    """Turn what mmengine raises for two common mistakes into sentences.
+
+    Raises:
+        ConfigError: instead of a KeyError, for a type that no registry knows.
+        DataError: instead of a ValueError from numpy, for a dataset without images.
+    """
+    try:
+        yield
+    except KeyError as error:
+        if 'registry. Please check' not in str(error):
+            raise
+        unknown = str(error.args[0]).split('. Please check')[0]
+        raise ConfigError(
+            f'Expected a registered type but {unknown}. Correct the name, its prefix or default_scope.'
+        ) from None
+    except ValueError as error:
+        if 'need at least one array to concatenate' not in str(error):
+            raise
+        raise DataError(EMPTY_DATASET) from None
 
 
 class Findings(list[Finding]):
@@ -67,7 +94,8 @@ class Findings(list[Finding]):
             function: called with ``args``.
         """
         try:
-            return function(*args)
+            with host_mistakes():
+                return function(*args)
         except KDPluginError as error:
             self.error(where, error)
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,29 +20,42 @@ from kdplugin.reports.tables import count
 
 
 def check_student(found: Findings, config: Config) -> nn.Module | None:
-    """The student builds as the Runner would build it, and the files it starts from exist."""
+    """The student builds as the Runner would build it, and starts from weights that are there."""
     settings = found.attempt('student', 'a student', plain_model_config, config)
     if settings is None:
         return None
-    for path in pretrained_files(settings):
-        if '://' in path:
-            found.note(
-                'student', f'not checked: the weights it starts from, {path}, are downloaded when training begins.'
-            )
-        elif not Path(path).expanduser().is_file():
-            found.error('student', f'Expected the pretrained weights {path} but they do not exist. Correct init_cfg.')
-    student = found.attempt('student', 'the student to build', MODELS.build, settings)
+    student = found.attempt('student', 'the student to build', MODELS.build, copy.deepcopy(settings))
+    ready = check_pretrained(found, [*pretrained_files(settings), *filter(None, [config.get('load_from')])])
     if student is not None:
         size = count(sum(parameter.numel() for parameter in student.parameters()))
         found.note('student', f'{type(student).__name__}, {size} parameters.')
+        if ready:
+            found.attempt('student', 'its weights to be initialised', student.init_weights)
     return student
 
 
+def check_pretrained(found: Findings, files: Sequence[str]) -> bool:
+    """The files that the student starts from exist; False if one is missing or would have to be downloaded."""
+    ready = True
+    for path in files:
+        if '://' in path:
+            found.note('student', f'not checked: {path}, which is downloaded when training begins.')
+            ready = False
+        elif not Path(path).expanduser().is_file():
+            found.error(
+                'student', f'Expected the weights {path} but there is no such file. Correct init_cfg or load_from.'
+            )
+            ready = False
+    return ready
+
+
 def pretrained_files(settings: Any) -> Iterator[str]:
-    """Yield the checkpoints of every ``init_cfg=dict(type='Pretrained', checkpoint=...)`` in a model config."""
+    """Yield the files of every ``init_cfg=dict(type='Pretrained', checkpoint=...)`` and ``pretrained=`` of a model."""
     if isinstance(settings, Mapping):
         if settings.get('type') == 'Pretrained' and settings.get('checkpoint'):
             yield str(settings['checkpoint'])
+        if isinstance(settings.get('pretrained'), str):
+            yield settings['pretrained']
         for value in settings.values():
             yield from pretrained_files(value)
     elif isinstance(settings, list | tuple):

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdplugin.distill.adapters import build_adapters
 from kdplugin.distill.pairs import Pair, build_loss, check_shapes, pair_mistakes, parse_pair, taps_of
-from kdplugin.distill.probe import ProbeResult, probe
+from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.module_paths import find_module
 from kdplugin.preflight.findings import Findings
 
@@ -33,8 +33,9 @@ def check_pair(
 
 def check_taps(found: Findings, pairs: Sequence[Pair], student: nn.Module, teacher: nn.Module) -> list[Pair]:
     """Every tap fires and both sides of each pair fit together, classes included; returns the pairs that do."""
-    ours, pairs = _probe_side(found, 'student', student, pairs, lambda pair: pair.student_tap)
-    theirs, pairs = _probe_side(found, 'teacher', teacher, pairs, lambda pair: pair.teacher_tap)
+    sizes = probe_sizes(student)
+    ours, pairs = _probe_side(found, 'student', student, sizes, pairs, lambda pair: pair.student_tap)
+    theirs, pairs = _probe_side(found, 'teacher', teacher, sizes, pairs, lambda pair: pair.teacher_tap)
     if ours is None or theirs is None:
         return []
     good = []
@@ -52,18 +53,22 @@ def _check_fit(pair: Pair, student: ProbeResult, teacher: ProbeResult) -> None:
 
 
 def _probe_side(
-    found: Findings, owner: str, model: nn.Module, pairs: Sequence[Pair], tap: Callable[[Pair], str]
+    found: Findings,
+    owner: str,
+    model: nn.Module,
+    sizes: Sequence[tuple[int, int]],
+    pairs: Sequence[Pair],
+    tap: Callable[[Pair], str],
 ) -> tuple[ProbeResult | None, list[Pair]]:
     """Run one model with all taps; if that fails, find out which pairs are to blame and go on with the others."""
-    quiet = Findings()
-    result = quiet.attempt(owner, 'a run', probe, model, [tap(pair) for pair in pairs], owner)
+
+    def run(into: Findings, where: str, pairs: Sequence[Pair]) -> ProbeResult | None:
+        return into.attempt(where, 'a run', probe, model, [tap(pair) for pair in pairs], owner, sizes)
+
+    result = run(Findings(), owner, pairs)
     if result is not None:
         return result, list(pairs)
-    if found.attempt(owner, 'the model to run', probe, model, [], owner) is None:
+    if run(found, owner, []) is None:
         return None, []
-    good = [
-        pair
-        for pair in pairs
-        if found.attempt(f'pair {pair.name}', 'a tap that fires', probe, model, [tap(pair)], owner)
-    ]
-    return found.attempt(owner, 'all taps to fire', probe, model, [tap(pair) for pair in good], owner), good
+    good = [pair for pair in pairs if run(found, f'pair {pair.name}', [pair])]
+    return run(found, owner, good), good

@@ -51,7 +51,7 @@ def run_step(student: Any, distillation: Distillation | None, data: Any) -> Step
         losses = student(**data, mode='loss') if isinstance(data, Mapping) else student(*data, mode='loss')
         overwritten = caught.overwritten() - known
     total, logged = student.parse_losses(losses)
-    terms = {name: float(value) for name, value in logged.items() if 'loss' in name and name != 'loss'}
+    terms = {name: float(value.detach()) for name, value in logged.items() if 'loss' in name and name != 'loss'}
     return Step(losses, terms, total, overwritten)
 
 
@@ -61,7 +61,8 @@ def check_finite(found: Findings, step: Step) -> bool:
     if wrong:
         found.error(
             STEP,
-            f'Expected finite losses but got {", ".join(wrong)}. Check normalisation, labels and the weights at the start.',
+            f'Expected finite losses but got {", ".join(wrong)}. Check the image normalisation, the '
+            'labels and the weights at the start.',
         )
     return not wrong
 
@@ -109,7 +110,7 @@ def check_parameters(found: Findings, student: nn.Module, total: Tensor, ignore_
         ignore_unused: the config sets find_unused_parameters.
     """
     if not total.requires_grad:
-        found.error(STEP, 'Expected a loss with a gradient but everything is frozen. Remove a pattern from frozen.')
+        found.note(STEP, 'not checked: gradients, because the loss has none.')
         return
     total.backward()
     idle = [name for name, value in trained(student).items() if value.grad is None]
@@ -117,8 +118,8 @@ def check_parameters(found: Findings, student: nn.Module, total: Tensor, ignore_
         found.warning(
             STEP,
             f'Expected a gradient at every trained parameter but {len(idle)} have none ({", ".join(idle[:4])}'
-            f'{", ..." if len(idle) > 4 else ""}). Freeze them, or set find_unused_parameters=True: training on several '
-            'devices stops otherwise.',
+            f'{", ..." if len(idle) > 4 else ""}). Freeze them or set find_unused_parameters=True: training on '
+            'several devices stops otherwise.',
         )
 
 
@@ -128,7 +129,7 @@ def check_teacher_untouched(found: Findings, teacher: nn.Module) -> None:
     if moved:
         found.error(
             'teacher',
-            f'Expected no gradient at the teacher but {moved[:3]} have one. Report this: the engine is at fault.',
+            f'Expected no gradient at the teacher but {moved[:3]} have one. Please report this fault of kdplugin.',
         )
 
 
@@ -136,11 +137,9 @@ def note_shares(found: Findings, step: Step, distillation: Distillation | None, 
     """Say what the total is made of."""
     total = sum(step.terms.values())
     pairs = {f'loss_kd_{pair.name}': pair for pair in distillation.active} if distillation is not None else {}
+    found.note(STEP, f'ran on {batch}: total loss {total:.4g}.')
     for name, value in step.terms.items():
-        share = f'{100 * value / total:.1f} % of the total' if total > 0 else 'the total is 0'
-        detail = (
-            f' (weight {pairs[name].weight:g} x {float(step.losses[f"kd_{pairs[name].name}_raw"]):.4g})'
-            if name in pairs
-            else ''
-        )
-        found.note(STEP, f'{name} = {value:.4g}{detail}, {share} {total:.4g} on {batch}.')
+        share = f', {100 * value / total:.1f} % of the total' if total > 0 else ''
+        pair = pairs.get(name)
+        product = f' = {pair.weight:g} x {float(step.losses[f"kd_{pair.name}_raw"]):.4g}' if pair else ''
+        found.note(STEP, f'{name} {value:.4g}{product}{share}.')

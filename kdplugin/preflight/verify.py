@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -46,7 +50,7 @@ def verify(config: Config) -> list[Finding]:
     found = Findings()
     torch.manual_seed(0)
     init_default_scope(config.get('default_scope', 'mmengine'))
-    with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), _quiet():
         check_work_dir(found, config)
         files_exist = check_dataset_files(found, config)
         if not config.get('model'):
@@ -56,14 +60,29 @@ def verify(config: Config) -> list[Finding]:
     return found
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the host's advice and its line for each initialised tensor out of the report."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
 def _verify_models(found: Findings, config: Config, files_exist: bool) -> None:
     settings: Mapping[str, Any] | None = config.model if is_distiller(config.model) else None
     pairs: list[Pair] = []
     teacher: Teacher | None = None
     module: nn.Module | None = None
-    for mistake in distiller_mistakes(settings) if settings is not None else ():
-        found.error('model', mistake)
-    student = check_student(found, config)
+    if settings is not None:
+        for mistake in distiller_mistakes({key: value for key, value in settings.items() if key != 'type'}):
+            found.error('model', mistake)
+    student = check_student(found, config) if settings is None or 'student' in settings else None
     if settings is None:
         found.note('model', 'no kdplugin.Distiller: this trains without a teacher.')
     else:
@@ -135,7 +154,8 @@ def _verify_step(
     if check_finite(found, step):
         note_shares(found, step, distillation, name)
     for pair in distillation.active if distillation is not None else ():
-        check_pair_gradient(found, student, pair, step)
-    check_parameters(found, student, step.total, bool(config.get('find_unused_parameters', False)))
+        found.attempt(f'pair {pair.name}', 'a gradient', check_pair_gradient, found, student, pair, step)
+    unused = bool(config.get('find_unused_parameters', False))
+    found.attempt(STEP, 'a backward pass', check_parameters, found, student, step.total, unused)
     if teacher is not None:
         check_teacher_untouched(found, teacher.module)

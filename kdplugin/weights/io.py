@@ -28,6 +28,7 @@ from kdplugin.errors import CheckpointError
 _trust_by_default = False
 
 HISTORY_BUFFER_METHODS = ('min', 'max', 'mean', 'current')
+ONE_CYCLE_CURVES = ('_annealing_cos', '_annealing_linear')
 CONTAINERS = (b'PK', b'\x80')  # zip, and the bare pickle of old files
 NUMBER_TYPES = [*itertools.product('iu', (1, 2, 4, 8)), *itertools.product('f', (2, 4, 8)), ('b', 1)]
 
@@ -54,22 +55,34 @@ def _number_type(code: str, align: bool = False, copy: bool = False) -> np.dtype
     return kind
 
 
-def _history_globals(history_buffer: type) -> list[Any]:
-    """Return stand-ins for mmengine's HistoryBuffer and for the ``getattr`` in its pickles."""
+def _mmengine_globals() -> list[Any]:
+    """Return stand-ins for what mmengine's own checkpoints name: HistoryBuffer, and ``getattr`` for a few methods."""
+    from mmengine.logging.history_buffer import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-    class History(history_buffer):
+    class History(HistoryBuffer):
         """Becomes a HistoryBuffer, without the methods that its pickle would install for the whole process."""
 
         def __setstate__(self, state: dict[str, Any]) -> None:
             super().__setstate__({key: state[key] for key in state if key != 'statistics_methods'})
-            self.__class__ = history_buffer
+            self.__class__ = HistoryBuffer
+
+    class OneCycle:
+        """Stands for the scheduler whose state names one of its own curves."""
+
+    methods = {History: (HistoryBuffer, HISTORY_BUFFER_METHODS), OneCycle: (OneCycleParamScheduler, ONE_CYCLE_CURVES)}
 
     def method(owner: Any, name: Any) -> Any:
-        if owner is not History or name not in HISTORY_BUFFER_METHODS:
+        real, names = methods.get(owner, (None, ())) if isinstance(owner, type) else (None, ())
+        if name not in names:
             raise pickle.UnpicklingError(f'builtins.getattr({owner!r}, {name!r}) is not part of a checkpoint')
-        return getattr(history_buffer, name)
+        return getattr(real, name)
 
-    return [(History, 'mmengine.logging.history_buffer.HistoryBuffer'), (method, 'builtins.getattr')]
+    return [
+        (History, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (OneCycle, 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'),
+        (method, 'builtins.getattr'),
+    ]
 
 
 @functools.cache
@@ -81,9 +94,7 @@ def _allow_list() -> list[Any]:
         allowed.append((numpy_core.multiarray._reconstruct, f'{module}._reconstruct'))
         allowed.append((numpy_core.multiarray.scalar, f'{module}.scalar'))
     with contextlib.suppress(ImportError):
-        from mmengine.logging.history_buffer import HistoryBuffer
-
-        allowed += _history_globals(HistoryBuffer)
+        allowed += _mmengine_globals()
     return allowed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from engine_fixtures import build, detector, segmentor
 from torch import Tensor, nn
 
-from kdplugin.distill.probe import as_evaluated, probe, synthetic_batch
+from kdplugin.distill.probe import as_evaluated, probe, probe_sizes, synthetic_batch
 from kdplugin.errors import PathError, TapError
 from kdplugin.weights.io import hash_tensors
+
+SMALL = [(64, 64)]
 
 
 def test_shapes_of_a_segmentor() -> None:
@@ -35,7 +38,7 @@ def test_a_head_that_walks_a_pyramid_yields_one_shape_per_level() -> None:
 
 def test_taps_that_only_fire_in_training_are_probed_with_ground_truth() -> None:
     """mmseg's ``mode='tensor'`` runs no auxiliary head."""
-    result = probe(build(segmentor(auxiliary=True)), ['auxiliary_head.conv_seg'], 'student', size=(64, 64))
+    result = probe(build(segmentor(auxiliary=True)), ['auxiliary_head.conv_seg'], 'student', SMALL)
     assert result.mode == 'loss'
     assert result.shapes == {'auxiliary_head.conv_seg': [(1, 11, 4, 4)]}
 
@@ -60,7 +63,7 @@ def test_a_probe_leaves_modes_buffers_gradients_and_generators_as_they_were() ->
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     expected = draws()
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
-    probe(model, ['auxiliary_head.conv_seg'], 'student', size=(64, 64))
+    probe(model, ['auxiliary_head.conv_seg'], 'student', SMALL)
     assert draws() == expected
     assert [module.training for module in model.modules()] == modes
     assert hash_tensors(model.state_dict()) == tensors
@@ -70,14 +73,16 @@ def test_a_probe_leaves_modes_buffers_gradients_and_generators_as_they_were() ->
 
 def test_modes_come_back_after_an_error() -> None:
     model = nn.Sequential(nn.Dropout(), nn.ReLU().eval())
-    with pytest.raises(RuntimeError, match='on purpose'), as_evaluated(model):
+    with contextlib.suppress(RuntimeError), as_evaluated(model):
         assert not model[0].training
-        raise RuntimeError('on purpose')
+        raise RuntimeError
     assert [module.training for module in model] == [True, False]
 
 
 def test_unknown_path_is_named_with_the_nearest_one() -> None:
-    with pytest.raises(PathError, match=r"path of the teacher but got 'backbone\.layer5'.*Did you mean 'backbone\.layer"):
+    with pytest.raises(
+        PathError, match=r"path of the teacher but got 'backbone\.layer5'.*Did you mean 'backbone\.layer"
+    ):
         probe(build(segmentor()), ['backbone.layer5'], 'teacher')
 
 
@@ -94,10 +99,28 @@ class Unused(nn.Module):
 
 
 def test_a_tap_that_never_fires_is_an_error() -> None:
-    with pytest.raises(TapError, match=r"student to run once on a 32x32 image with every tap firing .*\['idle'\] did not run"):
-        probe(Unused(), ['conv', 'idle'], 'student', size=(32, 32))
+    message = r"student to run once .* on 64x64 in mode 'tensor': TapError: .*\['idle'\] did not run"
+    with pytest.raises(TapError, match=message):
+        probe(Unused(), ['conv', 'idle'], 'student', SMALL)
+
+
+def test_a_model_of_one_size_is_probed_at_the_size_of_its_preprocessor() -> None:
+    student = segmentor()
+    student['data_preprocessor']['size'] = (64, 64)
+    student['backbone'] = dict(
+        type='BEiT', img_size=(64, 64), embed_dims=16, num_layers=1, num_heads=2, out_indices=(0,)
+    )
+    student['decode_head'].update(in_channels=16, in_index=0)
+    model = build(student)
+    assert probe_sizes(model) == [(256, 256), (64, 64)]
+    assert probe(model, ['decode_head.conv_seg'], 'student', probe_sizes(model)).shapes == {
+        'decode_head.conv_seg': [(1, 11, 4, 4)]
+    }
+    with pytest.raises(TapError, match=r"on 256x256 in mode 'tensor': RuntimeError"):
+        probe(model, ['decode_head.conv_seg'], 'student')
+    assert probe_sizes(build(detector(), initialise=False)) == [(256, 256)]
 
 
 def test_in_place_operations_after_a_tap_are_seen() -> None:
-    result = probe(Unused(), ['conv', 'relu', 'last'], 'student', size=(8, 8))
+    result = probe(Unused(), ['conv', 'relu', 'last'], 'student', SMALL)
     assert result.overwritten == frozenset({'conv'})

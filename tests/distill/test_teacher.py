@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,11 @@ def test_a_distilled_student_can_teach(shared: Path, tmp_path: Path, by_file: bo
 @pytest.mark.parametrize(
     ('config', 'message'),
     [
-        (dict(model=WIDE, checkpoint='t.pth', chekpoint='x'), r"keys .* in teacher but got 'chekpoint'. Did you mean 'checkpoint'"),
+        (dict(model=WIDE, checkpoint='t.pth', chekpoint='x'),
+         r"keys .* in teacher but got 'chekpoint'. Did you mean 'checkpoint'"),
         (dict(checkpoint='t.pth'), r"either cfg or model in teacher but got \['checkpoint'\]"),
-        (dict(cfg='a.py', model=WIDE, checkpoint='t.pth'), r"either cfg or model in teacher but got \['cfg', 'checkpoint', 'model'\]"),
+        (dict(cfg='a.py', model=WIDE, checkpoint='t.pth'),
+         r"either cfg or model in teacher but got \['cfg', 'checkpoint', 'model'\]"),
         (dict(model=WIDE), 'Expected a checkpoint in teacher but got none. A random teacher teaches nothing'),
         (dict(model=WIDE, checkpoint=None), 'Expected a checkpoint in teacher but got none'),
         (dict(model=WIDE, checkpoint=''), 'Expected a checkpoint in teacher but got none'),
@@ -97,7 +98,9 @@ def test_every_mismatch_is_reported(shared: Path, tmp_path: Path) -> None:
 
 
 def test_other_class_count_is_an_error(shared: Path) -> None:
-    with pytest.raises(CheckpointError, match=r'decode_head\.conv_seg\.weight \(11, 8, 1, 1\) instead of \(21, 8, 1, 1\)'):
+    with pytest.raises(
+        CheckpointError, match=r'decode_head\.conv_seg\.weight \(11, 8, 1, 1\) instead of \(21, 8, 1, 1\)'
+    ):
         build_teacher(dict(model=segmentor(16, classes=21), checkpoint=str(shared / 'segmentor.pth')))
 
 
@@ -127,25 +130,14 @@ def test_a_parallel_wrapper_prefix_is_taken_off(shared: Path, tmp_path: Path) ->
     assert hash_tensors(teacher.module.state_dict()) == hash_tensors(weights_of(shared))
 
 
-class Bomb:
-    """A pickle that leaves a file behind when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
-
-
-def test_a_bomb_goes_off_only_for_those_who_trust_it(shared: Path, tmp_path: Path) -> None:
-    marker = tmp_path / 'marker'
-    torch.save({'state_dict': weights_of(shared), 'meta': Bomb(marker)}, tmp_path / 'bomb.pth')
+def test_a_bomb_goes_off_only_for_those_who_trust_it(shared: Path, tmp_path: Path, bomb: Any) -> None:
+    torch.save({'state_dict': weights_of(shared), 'meta': bomb}, tmp_path / 'bomb.pth')
     config = dict(model=WIDE, checkpoint=str(tmp_path / 'bomb.pth'))
     with pytest.raises(CheckpointError, match=r'Nothing was executed.*teacher=dict\(\.\.\., trust_checkpoint=True\)'):
         build_teacher(config)
-    assert not marker.exists()
+    assert not bomb.marker.exists()
     build_teacher(dict(config, trust_checkpoint=True))
-    assert marker.exists()
+    assert bomb.marker.exists()
 
 
 @pytest.mark.parametrize('style', ['keywords', 'positions'])
@@ -167,10 +159,5 @@ def test_outputs_are_those_of_the_plain_model_without_gradient(shared: Path, sty
 
 def test_an_unprobed_teacher_says_how_to_get_a_probed_one(shared: Path) -> None:
     teacher = build_teacher(dict(model=WIDE, checkpoint=str(shared / 'segmentor.pth')))
-    with pytest.raises(ConfigError, match='Expected a probed teacher but got none. Build it through kdplugin.Distiller'):
+    with pytest.raises(ConfigError, match=r'a probed teacher but got none\. Build it through kdplugin\.Distiller'):
         teacher.outputs(['backbone'], (torch.zeros(1, 3, 32, 32),), {})
-
-
-def test_bomb_fixture_is_a_bomb(tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Bomb(tmp_path / 'marker')))
-    assert (tmp_path / 'marker').exists()

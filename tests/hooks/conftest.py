@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from engine_fixtures import shared  # noqa: E402
+from engine_fixtures import shared
 
 __all__ = ['shared']

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_fixtures import CLASSES, build, detector, segmentor
+from engine_runs import run_config
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+import kdplugin.registry  # noqa: F401 - makes types with the prefix 'kdplugin.' known
+from kdplugin.errors import ConfigError
+from kdplugin.preflight.data import (
+    check_classes,
+    check_dataset_files,
+    dataset_classes,
+    head_classes,
+    plain_datasets,
+    require_matching_classes,
+)
+from kdplugin.preflight.findings import Findings
+
+
+@pytest.fixture(autouse=True)
+def scope() -> None:
+    init_default_scope('mmseg')
+
+
+def messages(found: Findings, level: str = 'error') -> list[str]:
+    return [finding.message for finding in found if finding.level == level]
+
+
+def loaders(**dataset: Any) -> Config:
+    settings = dict(type='BaseSegDataset', metainfo=dict(classes=('a', 'b')))
+    return Config(dict(train_dataloader=dict(dataset={**settings, **dataset})))
+
+
+def test_wrappers_are_opened() -> None:
+    one, two = dict(type='A'), dict(type='B')
+    wrapped = dict(
+        type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[one, dict(type='C', dataset=two)])
+    )
+    assert list(plain_datasets(wrapped)) == [one, two]
+    assert list(plain_datasets(one)) == [one]
+
+
+def test_existing_files_are_no_finding(shared: Path, tmp_path: Path) -> None:
+    found = Findings()
+    assert check_dataset_files(found, run_config(shared, tmp_path, segmentor(), validate_every=2))
+    assert found == []
+
+
+def test_every_missing_file_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / 'images').mkdir()
+    found = Findings()
+    prefix = dict(img_path='images', seg_map_path='labels')
+    assert not check_dataset_files(found, loaders(data_root=str(tmp_path), data_prefix=prefix, ann_file='train.txt'))
+    assert messages(found) == [
+        f'Expected ann_file {tmp_path}/train.txt but it does not exist. Put the data there or correct ann_file.',
+        f'Expected seg_map_path {tmp_path}/labels but it does not exist. Put the data there or correct seg_map_path.',
+    ]
+    assert messages(found, 'note') == ['not checked: the config has none.']
+
+
+def test_a_missing_root_is_told_alone(tmp_path: Path) -> None:
+    found = Findings()
+    check_dataset_files(found, loaders(data_root=str(tmp_path / 'no'), data_prefix=dict(img_path='images')))
+    assert len(messages(found)) == 1
+    assert 'to be a folder but it does not exist' in messages(found)[0]
+
+
+def test_remote_data_is_not_judged() -> None:
+    found = Findings()
+    assert check_dataset_files(found, loaders(data_root='s3://bucket/data'))
+    assert 'not checked: the files of BaseSegDataset' in messages(found, 'note')[0]
+
+
+def test_an_unknown_dataset_is_an_error_with_a_suggestion() -> None:
+    found = Findings()
+    assert not check_dataset_files(found, loaders(type='BaseSegDatset'))
+    assert "mmseg knows but got 'BaseSegDatset'. Did you mean 'BaseSegDataset'" in messages(found)[0]
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'expected'),
+    [
+        (dict(type='mmdet.CocoDataset'), 80),
+        (dict(type='PascalVOCDataset'), 21),
+        (dict(type='PascalVOCDataset', metainfo=dict(classes=('cat',))), 1),
+    ],
+)
+def test_classes_come_from_the_type_and_the_config_without_reading_data(dataset: Any, expected: int) -> None:
+    classes = dataset_classes(dataset)
+    assert classes is not None
+    assert len(classes) == expected
+
+
+def test_heads_of_segmentors_and_detectors_are_found() -> None:
+    assert head_classes(build(segmentor(classes=5, auxiliary=True), initialise=False)) == {
+        'decode_head': 5,
+        'auxiliary_head': 5,
+    }
+    assert head_classes(build(detector(classes=7), initialise=False)) == {'bbox_head': 7}
+
+
+def test_another_number_of_classes_is_an_error_for_the_student_and_a_warning_for_the_teacher(
+    shared: Path, tmp_path: Path
+) -> None:
+    config = run_config(shared, tmp_path, segmentor(), validate_every=2)
+    models = dict(student=build(segmentor(classes=9)), teacher=build(segmentor(classes=21)))
+    found = Findings()
+    check_classes(found, config, models)
+    assert messages(found) == [
+        f'Expected decode_head to predict the {CLASSES} classes of train_dataloader and val_dataloader but got 9. '
+        'Set num_classes of the head, or metainfo of the dataset.'
+    ]
+    assert [message.split('. ')[0] for message in messages(found, 'warning')] == [
+        f'Expected decode_head to predict the {CLASSES} classes of train_dataloader and val_dataloader but got 21'
+    ]
+    with pytest.raises(ConfigError, match=rf'predict the {CLASSES} classes of .* but got 9'):
+        require_matching_classes(config, models['student'])
+    require_matching_classes(config, build(segmentor()))
+
+
+def test_a_text_of_classes_is_not_counted_by_letters() -> None:
+    found = Findings()
+    check_classes(found, loaders(metainfo=dict(classes='car')), {'student': build(segmentor(classes=3))})
+    assert messages(found) == ["Expected a tuple of classes but got the text 'car'. Write ('car',)."]
+
+
+def test_a_dataset_without_classes_is_said_to_be_unchecked() -> None:
+    found = Findings()
+    check_classes(found, loaders(metainfo=None), {'student': build(segmentor())})
+    assert messages(found, 'note') == ['not checked: the number of classes, which BaseSegDataset does not name.']

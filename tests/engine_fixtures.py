@@ -140,7 +140,7 @@ def distilled(shared: Path, pairs: dict[str, Any], student: dict[str, Any] | Non
 
 
 def distilled_detector(shared: Path) -> dict[str, Any]:
-    """Return the config of a detector that learns neck (adapters on five levels) and class scores from the shared one."""
+    """Return the config of a detector that learns neck (five levels, with adapters) and scores from the shared one."""
     pairs = dict(
         neck=dict(tap='neck', loss=COSINE, weight=10.0), cls=dict(tap='bbox_head.gfl_cls', loss=KL, weight=5.0)
     )

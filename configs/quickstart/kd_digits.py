@@ -13,7 +13,7 @@ model = dict(
     teacher=dict(cfg='configs/quickstart/teacher_digits.py', checkpoint='work_dirs/teacher_digits/iter_800.pth'),
     pairs=dict(
         logits=dict(
-            tap='decode_head.conv_seg', loss=dict(type='kdplugin.KLDivergenceLoss', temperature=4.0), weight=0.5
+            tap='decode_head.conv_seg', loss=dict(type='kdplugin.KLDivergenceLoss', temperature=2.0, ignore_index=digits), weight=0.5
         ),
         low=dict(student_tap='backbone.features.3', teacher_tap='backbone.layer2', loss=feature_loss, weight=1.0),
         mid=dict(student_tap='backbone.features.8', teacher_tap='backbone.layer3', loss=feature_loss, weight=1.0),

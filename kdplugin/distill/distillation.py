@@ -44,9 +44,6 @@ class Distillation:
     attended: bool = False
     checked: bool = field(default=False, repr=False)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        return None
-
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(None), ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,13 +160,21 @@ class SafeCheckpointHook(CheckpointHook):
         return position >= loop.val_begin and (position % loop.val_interval == 0 or position == last)
 
 
-def latest_complete_checkpoint(work_dir: str | Path, pattern: str = '*_*.pth') -> Path | None:
-    """Return the newest readable training checkpoint (``iter_N.pth``, ``epoch_N.pth``) of a run, or None."""
-    found = []
-    for path in Path(work_dir).glob(pattern):
-        kind, _, number = path.stem.partition('_')
-        if kind in ('iter', 'epoch') and number.isdigit():
-            found.append((int(number), path))
+def latest_complete_checkpoint(work_dir: str | Path) -> Path | None:
+    """Return the newest readable training checkpoint of a run, or None.
+
+    Looks in the work dir, and where its file ``last_checkpoint`` points if the recipe saves elsewhere (``out_dir``), for
+    names that end in a number: the iteration or epoch.
+    """
+    folders = {Path(work_dir).resolve()}
+    with contextlib.suppress(FileNotFoundError):
+        folders.add(Path((Path(work_dir) / 'last_checkpoint').read_text().strip()).resolve().parent)
+    found = [
+        (int(number[0]), path)
+        for folder in folders
+        for path in folder.glob('*.pth')
+        if (number := re.search(r'\d+$', path.stem)) and not path.name.startswith('best_')
+    ]
     for _, path in sorted(found, reverse=True):
         with contextlib.suppress(CheckpointError):
             if 'optimizer' in read_checkpoint(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -35,8 +36,11 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def mean_over_valid(values: Tensor, labels: Tensor | None, ignore_index: int | None) -> Tensor:
-    """Average values (N, H, W) over the pixels whose label is not ``ignore_index``.
+Ignored = int | Sequence[int] | None
+
+
+def mean_over_valid(values: Tensor, labels: Tensor | None, ignore_index: Ignored) -> Tensor:
+    """Average values (N, H, W) over the pixels whose label is not ``ignore_index``, or none of several.
 
     Labels (N, H', W') of another size are resampled to the grid of the values by nearest neighbour. Without labels
     every position counts, and so it does where the values have none (N,) while the labels have. If no pixel is
@@ -46,5 +50,6 @@ def mean_over_valid(values: Tensor, labels: Tensor | None, ignore_index: int | N
         return values.mean()
     if labels.shape[1:] != values.shape[1:]:
         labels = F.interpolate(labels[:, None].float(), size=values.shape[1:], mode='nearest')[:, 0]
-    valid = labels != ignore_index
+    ignored = torch.as_tensor(ignore_index, device=labels.device)
+    valid = torch.isin(labels, ignored.to(labels.dtype), invert=True)
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)

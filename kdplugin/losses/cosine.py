@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdplugin.losses.base import DistillationLoss, check_same_shape, mean_over_valid
+from kdplugin.losses.base import DistillationLoss, Ignored, check_same_shape, mean_over_valid
 from kdplugin.registry import MODELS
 
 
 def cosine_distance(
-    student: Tensor, teacher: Tensor, *, labels: Tensor | None = None, ignore_index: int | None = 255
+    student: Tensor, teacher: Tensor, *, labels: Tensor | None = None, ignore_index: Ignored = 255
 ) -> Tensor:
     """Return the mean over valid positions of 1 - cos(student, teacher), the angle taken over channels.
 
@@ -24,7 +24,8 @@ def cosine_distance(
         student: features (N, C, H, W).
         teacher: features of the same shape; no gradient flows into them.
         labels: class indices (N, H', W'); positions labelled ``ignore_index`` do not count.
-        ignore_index: the label that marks pixels to leave out; None counts every position.
+        ignore_index: the label that marks pixels to leave out; None counts every position,
+            several labels, such as (0, 255), leave out the background too.
 
     Raises:
         TapError: the shapes differ.
@@ -39,12 +40,12 @@ class CosineLoss(DistillationLoss):
     """``cosine_distance`` with its settings.
 
     Args:
-        ignore_index: label of the positions that do not count; None counts all.
+        ignore_index: label of the positions that do not count; None counts all, several may be given.
     """
 
     compares = 'features'
 
-    def __init__(self, ignore_index: int | None = 255) -> None:
+    def __init__(self, ignore_index: Ignored = 255) -> None:
         super().__init__()
         self.ignore_index = ignore_index
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdplugin.errors import ConfigError
-from kdplugin.losses.base import DistillationLoss, check_same_shape, mean_over_valid
+from kdplugin.losses.base import DistillationLoss, Ignored, check_same_shape, mean_over_valid
 from kdplugin.registry import MODELS
 
 
@@ -19,7 +19,7 @@ def kl_divergence(
     *,
     temperature: float = 1.0,
     labels: Tensor | None = None,
-    ignore_index: int | None = 255,
+    ignore_index: Ignored = 255,
 ) -> Tensor:
     """Return T^2 * mean over valid pixels of KL(softmax(teacher / T) || softmax(student / T)).
 
@@ -32,7 +32,8 @@ def kl_divergence(
         teacher: logits of the same shape; no gradient flows into them.
         temperature: T > 0.
         labels: class indices (N, H', W'); pixels labelled ``ignore_index`` do not count.
-        ignore_index: the label that marks pixels to leave out; None counts every pixel.
+        ignore_index: the label that marks pixels to leave out; None counts every pixel, several
+            labels, such as (0, 255), leave out the background too.
 
     Raises:
         TapError: the shapes differ.
@@ -56,13 +57,13 @@ class KLDivergenceLoss(DistillationLoss):
 
     Args:
         temperature: T > 0, applied to both sides.
-        ignore_index: label of the pixels that do not count; None counts all.
+        ignore_index: label of the pixels that do not count; None counts all, several may be given.
     """
 
     compares = 'logits'
     temperature: float
 
-    def __init__(self, temperature: float = 1.0, ignore_index: int | None = 255) -> None:
+    def __init__(self, temperature: float = 1.0, ignore_index: Ignored = 255) -> None:
         super().__init__()
         if not 0 < temperature < float('inf'):
             raise ConfigError(f'Expected a finite temperature > 0 but got {temperature}. Try 1 to 8.')

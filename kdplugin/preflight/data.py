@@ -33,6 +33,12 @@ def plain_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
         yield from plain_datasets(item)
 
 
+def datasets_of(config: Config, loader: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the plain datasets of a config's loader; none if the config does not have it."""
+    settings = config.get(loader)
+    yield from plain_datasets(settings.get('dataset') if isinstance(settings, Mapping) else None)
+
+
 def check_dataset_files(found: Findings, config: Config) -> bool:
     """The types of the train and val datasets are known, the folders and files they name exist; True if all do."""
     before = len(found.errors)
@@ -40,9 +46,9 @@ def check_dataset_files(found: Findings, config: Config) -> bool:
         if not config.get(loader):
             found.note(loader, 'not checked: the config has none.')
             continue
-        for dataset in plain_datasets(config[loader].get('dataset')):
+        for dataset in datasets_of(config, loader):
             found.attempt(loader, 'a known dataset', dataset_type, dataset)
-            _check_files(found, loader, dataset)
+            found.attempt(loader, 'paths', _check_files, found, loader, dataset)
     return len(found.errors) == before
 
 
@@ -137,7 +143,7 @@ def _class_counts(found: Findings, config: Config) -> dict[int, list[str]]:
     """Return the loaders that hold each number of classes; a dataset of an unknown type is left out."""
     counts: dict[int, list[str]] = {}
     for loader in LOADERS:
-        for dataset in plain_datasets((config.get(loader) or {}).get('dataset')):
+        for dataset in datasets_of(config, loader):
             try:
                 classes = dataset_classes(dataset)
             except ConfigError:  # an unknown type, which check_dataset_files has reported

@@ -17,6 +17,7 @@ from torch import nn
 from kdplugin.distill.distillation import Distillation
 from kdplugin.distill.distiller import attach, distiller_mistakes
 from kdplugin.distill.pairs import Pair
+from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.teacher import Teacher
 from kdplugin.preflight.batch import check_batch
 from kdplugin.preflight.data import check_classes, check_dataset_files
@@ -48,9 +49,9 @@ def verify(config: Config) -> list[Finding]:
         >>> [finding.message for finding in verify(read_config('config.py'))]  # doctest: +SKIP
     """
     found = Findings()
-    torch.manual_seed(0)
     init_default_scope(config.get('default_scope', 'mmengine'))
-    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), _quiet():
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), preserved_rng(), _quiet():
+        torch.manual_seed(0)
         check_work_dir(found, config)
         files_exist = check_dataset_files(found, config)
         if not config.get('model'):
@@ -82,7 +83,7 @@ def _verify_models(found: Findings, config: Config, files_exist: bool) -> None:
     if settings is not None:
         for mistake in distiller_mistakes({key: value for key, value in settings.items() if key != 'type'}):
             found.error('model', mistake)
-    student = check_student(found, config) if settings is None or 'student' in settings else None
+    student = check_student(found, config) if settings is None or settings.get('student') else None
     if settings is None:
         found.note('model', 'no kdplugin.Distiller: this trains without a teacher.')
     else:
@@ -145,6 +146,7 @@ def _verify_step(
             attended=True,
         )
         if found.attempt(STEP, 'the student to distil', attach, student, distillation) is None:
+            found.note(STEP, 'not checked: losses and gradients, because the student cannot be made to distil.')
             return
     data, name = check_batch(found, config, student, files_exist)
     step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)

@@ -70,7 +70,10 @@ def _mmengine_globals() -> list[Any]:
     class OneCycle:
         """Stands for the scheduler whose state names one of its own curves."""
 
-    methods = {History: (HistoryBuffer, HISTORY_BUFFER_METHODS), OneCycle: (OneCycleParamScheduler, ONE_CYCLE_CURVES)}
+    methods: dict[Any, Any] = {
+        History: (HistoryBuffer, HISTORY_BUFFER_METHODS),
+        OneCycle: (OneCycleParamScheduler, ONE_CYCLE_CURVES),
+    }
 
     def method(owner: Any, name: Any) -> Any:
         real, names = methods.get(owner, (None, ())) if isinstance(owner, type) else (None, ())

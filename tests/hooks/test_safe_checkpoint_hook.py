@@ -242,8 +242,16 @@ def saved(folder: Path, *names: str) -> None:
 
 
 def test_the_newest_complete_checkpoint_is_found_by_number(tmp_path: Path) -> None:
-    saved(tmp_path, 'iter_9.pth', 'iter_10.pth', 'best_mIoU_iter_12.pth', 'iter_x.pth', 'weights_11.pth')
+    saved(tmp_path, 'iter_9.pth', 'iter_10.pth', 'best_mIoU_iter_12.pth', 'iter_x.pth', '.iter_11.pth.tmp')
     assert latest_complete_checkpoint(tmp_path) == tmp_path / 'iter_10.pth'
+
+
+def test_a_recipe_that_saves_elsewhere_resumes_from_there(shared: Path, tmp_path: Path) -> None:
+    config = run_config(shared, tmp_path / 'run', segmentor(), iters=2, save_every=1)
+    config.default_hooks.checkpoint.update(out_dir=str(tmp_path / 'big-disk'), filename_tmpl='weights-{}.pth')
+    start(config.copy(), stop=('before_train_iter', 1))
+    assert latest_complete_checkpoint(tmp_path / 'run') == tmp_path / 'big-disk/run/weights-1.pth'
+    assert set(start(config.copy(), resume='auto').steps) == {1}
 
 
 def test_truncated_and_weights_only_files_are_passed_over(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_labels_are_brought_to_the_grid_of_the_values_by_nearest_neighbour() -> 
     values = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     coarse = torch.tensor([[[255, 0]]])
     assert mean_over_valid(values, coarse, 255) == 3
+    assert mean_over_valid(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), coarse, 255) == 3.5
     fine = torch.tensor([[[0, 0, 255, 255], [0, 0, 255, 255], [0, 0, 0, 0], [0, 0, 0, 0]]])
     assert mean_over_valid(values, fine, 255) == pytest.approx(8 / 3)
 

@@ -70,6 +70,12 @@ def test_a_missing_root_is_told_alone(tmp_path: Path) -> None:
     assert 'to be a folder but it does not exist' in messages(found)[0]
 
 
+def test_a_prefix_that_is_no_text_is_an_error_and_not_a_crash() -> None:
+    found = Findings()
+    assert not check_dataset_files(found, loaders(data_prefix=dict(img_path=['a', 'b'])))
+    assert messages(found)[0].startswith('Expected paths but got ')
+
+
 def test_remote_data_is_not_judged() -> None:
     found = Findings()
     assert check_dataset_files(found, loaders(data_root='s3://bucket/data'))

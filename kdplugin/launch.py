@@ -14,6 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import kdplugin.registry  # noqa: F401 - teaches mmengine safe loading and where mmseg is
+from kdplugin.distill.model_config import is_distiller, plain_model_config
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
 from kdplugin.preflight.data import require_matching_classes
@@ -85,19 +86,6 @@ def _parse_value(text: str) -> Any:
     return text.strip('\'"') if isinstance(value, str) else value  # mmengine drops the blanks of a path
 
 
-def is_distilled(config: Config) -> bool:
-    """Tell whether the config's model is a ``kdplugin.Distiller``."""
-    return str(config.get('model', {}).get('type', '')) == 'kdplugin.Distiller'
-
-
-def student_of(config: Config) -> dict[str, Any]:
-    """Return the plain student model config, with the data preprocessor that the Runner would hand in."""
-    model = config.model.student if is_distilled(config) else config.model
-    if config.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', config.data_preprocessor)
-    return model
-
-
 def prepare(
     config: Config,
     *,
@@ -156,7 +144,7 @@ def _add_hooks(config: Config) -> None:
         hooks['checkpoint'] = {**checkpoint, 'type': SAFE_HOOK}
     config.default_hooks = hooks
     custom = list(config.get('custom_hooks') or [])
-    if is_distilled(config) and not any(hook.get('type') == DISTILLATION_HOOK for hook in custom):
+    if is_distiller(config.get('model') or {}) and not any(hook.get('type') == DISTILLATION_HOOK for hook in custom):
         config.custom_hooks = [*custom, dict(type=DISTILLATION_HOOK)]
 
 
@@ -201,7 +189,7 @@ def test(config: Config, checkpoint: str) -> dict[str, float]:
     if not Path(checkpoint).is_file():
         raise CheckpointError(f'Expected a checkpoint to test but {checkpoint} does not exist. Check the path.')
     config.load_from, config.resume = checkpoint, False
-    config.model = student_of(config)
+    config.model = plain_model_config(config)
     config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if hook.get('type') != DISTILLATION_HOOK]
     with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
         return build_runner(config).test()

@@ -15,6 +15,7 @@ from typing import Any
 from kdplugin import launch
 from kdplugin.datasets.digit_drawing import SceneSettings
 from kdplugin.datasets.digit_scenes import make_digit_scenes
+from kdplugin.distill.model_config import is_distiller
 from kdplugin.errors import ConfigError
 from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
 from kdplugin.reports.compare import compare
@@ -91,7 +92,7 @@ def _set_aside(folder: Path) -> None:
 def _fingerprint(part: Part, data_hash: str) -> str:
     config = launch.read_config(CONFIGS / f'{part.config}.py', launch.parse_options(part.options))
     digest = hashlib.sha256(f'{config.pretty_text}{data_hash}'.encode())
-    if launch.is_distilled(config):
+    if is_distiller(config.model):
         checkpoint = Path(config.model.teacher.checkpoint)
         digest.update(hash_file(checkpoint).encode() if checkpoint.is_file() else b'no teacher yet')
     return digest.hexdigest()[:16]

@@ -110,21 +110,6 @@ def test_brackets_that_do_not_match(text: str) -> None:
         launch.parse_options([f'x={text}'])
 
 
-# the model
-
-
-def test_the_student_of_a_config() -> None:
-    plain = Config(dict(model=dict(type='A'), data_preprocessor=dict(type='P')))
-    distilled = Config(dict(model=dict(type='kdplugin.Distiller', student=dict(type='A')), data_preprocessor=None))
-    assert not launch.is_distilled(plain)
-    assert launch.is_distilled(distilled)
-    assert not launch.is_distilled(Config(dict()))
-    assert launch.student_of(plain) == dict(type='A', data_preprocessor=dict(type='P'))
-    assert launch.student_of(distilled) == dict(type='A')
-    own = Config(dict(model=dict(type='A', data_preprocessor=dict(type='Q')), data_preprocessor=dict(type='P')))
-    assert launch.student_of(own).data_preprocessor == dict(type='Q')
-
-
 # prepare
 
 

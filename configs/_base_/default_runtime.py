@@ -5,9 +5,7 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-visualizer = dict(
-    type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
-)
+visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 # Distillation terms are averaged over the logging window like the losses.
 log_processor = dict(by_epoch=False, mean_pattern=r'.*(loss|time|data_time|grad_norm|kd_).*')
 log_level = 'INFO'

@@ -6,7 +6,7 @@ _base_ = [
 ]
 # Arguments of tools/make_digit_scenes.py; `make demo` draws them.
 digit_scenes = dict(
-    train=800, val=200, size=96, seed=0, digits=(3, 5), digit_size=(26, 40), contrast=(0.45, 0.9), texture=(0.01, 0.05)
+    train=400, val=200, size=96, seed=0, digits=(3, 5), digit_size=(26, 40), contrast=(0.45, 0.9), texture=(0.01, 0.05)
 )
 norm_cfg = dict(type='BN', requires_grad=True)
 data_preprocessor = dict(
@@ -18,7 +18,8 @@ data_preprocessor = dict(
     seg_pad_val=255,
     size=(96, 96),
 )
-# Five pixels in six are background: digits count five times as much.
-loss_decode = dict(type='CrossEntropyLoss', class_weight=[0.2] + [1.0] * 10)
+# Five pixels in six are background. With a weight of 0.05 a short run learns the digits; with 0.2 it needs
+# twice as many steps.
+loss_decode = dict(type='CrossEntropyLoss', class_weight=[0.05] + [1.0] * 10)
 val_dataloader = dict(batch_size=25)
 test_dataloader = dict(batch_size=25)

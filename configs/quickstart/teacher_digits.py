@@ -1,7 +1,7 @@
 # The quickstart's teacher: ResNet-18 of half width with a feature pyramid on digit scenes, from random weights.
 # Train: python tools/train.py configs/quickstart/teacher_digits.py
 _base_ = ['./digits.py']
-iters = 800
+iters = 600
 peak_lr = 2e-3
 optim_wrapper = dict(optimizer=dict(lr=peak_lr))
 param_scheduler = [

@@ -27,14 +27,8 @@ model = dict(
             loss=dict(type='kdplugin.KLDivergenceLoss', temperature=4.0, ignore_index=255),
             weight=0.5,
         ),
-        low=dict(
-            student_tap='backbone.features.1', teacher_tap='backbone.layer1', loss=feature_loss, weight=0.1
-        ),
-        mid=dict(
-            student_tap='backbone.features.3', teacher_tap='backbone.layer2', loss=feature_loss, weight=0.1
-        ),
-        high=dict(
-            student_tap='backbone.features.12', teacher_tap='backbone.layer4', loss=feature_loss, weight=0.1
-        ),
+        low=dict(student_tap='backbone.features.1', teacher_tap='backbone.layer1', loss=feature_loss, weight=0.1),
+        mid=dict(student_tap='backbone.features.3', teacher_tap='backbone.layer2', loss=feature_loss, weight=0.1),
+        high=dict(student_tap='backbone.features.12', teacher_tap='backbone.layer4', loss=feature_loss, weight=0.1),
     ),
 )

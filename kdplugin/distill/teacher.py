@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from kdplugin.checkpoint_schemes import local_file
+from kdplugin.distill.model_config import student_config
 from kdplugin.distill.probe import ProbeResult
 from kdplugin.distill.taps import catch
 from kdplugin.errors import CheckpointError, ConfigError
@@ -112,9 +112,9 @@ def load_teacher(module: nn.Module, config: Mapping[str, Any]) -> Teacher:
 
 
 def build_teacher_model(config: Mapping[str, Any]) -> nn.Module:
-    """Build the model of a teacher config, with random weights."""
+    """Build the model of a teacher config, with random weights; a distilled model teaches as its student."""
     if 'model' in config:
-        return MODELS.build(_student_of(config['model']))
+        return MODELS.build(student_config(config['model']))
     file = str(config['cfg'])
     if '::' not in file and not Path(file).is_file():
         raise ConfigError(f'Expected a teacher config file but {file} does not exist. Check teacher.cfg.')
@@ -124,17 +124,12 @@ def build_teacher_model(config: Mapping[str, Any]) -> nn.Module:
         raise ConfigError(
             f'Expected the teacher config {file} to parse but got {type(error).__name__}: {error}. Check teacher.cfg.'
         ) from error
-    model = _student_of(cfg.model)
+    model = student_config(cfg.model)
     if 'data_preprocessor' in cfg:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     if 'default_scope' in cfg:
         model.setdefault('_scope_', cfg.default_scope)
     return MODELS.build(model)
-
-
-def _student_of(model: Mapping[str, Any]) -> Any:
-    """Return a copy of a model config; a distilled model teaches as the plain student that it became."""
-    return copy.deepcopy(model['student'] if str(model.get('type', '')).endswith('Distiller') else model)
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:

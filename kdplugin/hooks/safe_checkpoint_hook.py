@@ -163,8 +163,8 @@ class SafeCheckpointHook(CheckpointHook):
 def latest_complete_checkpoint(work_dir: str | Path) -> Path | None:
     """Return the newest readable training checkpoint of a run, or None.
 
-    Looks in the work dir, and where its file ``last_checkpoint`` points if the recipe saves elsewhere (``out_dir``), for
-    names that end in a number: the iteration or epoch.
+    Looks in the work dir, and where its file ``last_checkpoint`` points if the recipe saves elsewhere (``out_dir``),
+    for names that end in a number: the iteration or epoch.
     """
     folders = {Path(work_dir).resolve()}
     with contextlib.suppress(FileNotFoundError):

@@ -12,10 +12,10 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from kdplugin.distill.distiller import freeze, preprocessing_warning
+from kdplugin.distill.model_config import plain_model_config
 from kdplugin.distill.teacher import Teacher, build_teacher_model, load_teacher, teacher_mistakes
 from kdplugin.module_paths import match_modules
 from kdplugin.preflight.findings import Findings
-from kdplugin.reports.plain_model import plain_model_config
 from kdplugin.reports.tables import count
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from kdplugin.distill.distillation import Distillation
 from kdplugin.distill.distiller import attach, distiller_mistakes
+from kdplugin.distill.model_config import is_distiller
 from kdplugin.distill.pairs import Pair
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.teacher import Teacher
@@ -34,7 +35,6 @@ from kdplugin.preflight.step import (
     run_step,
 )
 from kdplugin.preflight.work_dir import check_work_dir
-from kdplugin.reports.plain_model import is_distiller
 from kdplugin.weights.io import trust_checkpoints
 
 

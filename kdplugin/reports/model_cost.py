@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdplugin.reports.plain_model import plain_model_config
+from kdplugin.distill.model_config import plain_model_config
 
 WARM_UP = 2
 MIN_ROUNDS = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kdplugin.reports.plain_model import plain_model_config
+from kdplugin.distill.model_config import plain_model_config
 from kdplugin.reports.run_log import RunLog
 
 SECTIONS = (

@@ -106,9 +106,7 @@ def test_contrast_is_the_step_in_brightness_at_the_stroke(contrast):
 
 def test_texture_is_the_deviation_of_the_background():
     rng = [np.random.default_rng(0) for _ in range(2)]
-    flat, rough = (
-        draw_background(r, 96, SceneSettings(texture=(t, t))) for r, t in zip(rng, (0.0, 0.1), strict=True)
-    )
+    flat, rough = (draw_background(r, 96, SceneSettings(texture=(t, t))) for r, t in zip(rng, (0.0, 0.1), strict=True))
     assert (rough - flat).std() == pytest.approx(0.1)
 
 
@@ -128,7 +126,5 @@ def test_impossible_ranges_are_refused(name, value, message):
 
 
 def test_no_room_is_an_error():
-    with pytest.raises(
-        ConfigError, match=r'Expected room for 9 digits of at least 40 px in a scene of 64 px'
-    ):
+    with pytest.raises(ConfigError, match=r'Expected room for 9 digits of at least 40 px in a scene of 64 px'):
         scene(size=64, digits=(9, 9), digit_size=(40, 40))

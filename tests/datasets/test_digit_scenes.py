@@ -59,9 +59,7 @@ def test_another_seed_changes_every_image(scenes, tmp_path):
 def test_more_scenes_continue_a_smaller_set(scenes, tmp_path):
     make_digit_scenes(tmp_path / 'few', **{**TINY, 'train': 2, 'val': 1})
     few, many = contents(tmp_path / 'few'), contents(scenes)
-    assert [name for name in few if few[name] != many[name]] == [
-        name for name in few if name.endswith('.json')
-    ]
+    assert [name for name in few if few[name] != many[name]] == [name for name in few if name.endswith('.json')]
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
@@ -86,9 +84,7 @@ def test_boxes_masks_and_semantic_labels_agree(scenes, split):
 
 
 def test_train_and_val_never_share_a_digit(scenes):
-    used = {
-        split: {item['source'] for item in coco(scenes, split)['annotations']} for split in ('train', 'val')
-    }
+    used = {split: {item['source'] for item in coco(scenes, split)['annotations']} for split in ('train', 'val')}
     pools = dict(zip(('train', 'val'), split_digits(0), strict=True))
     for split in used:
         assert used[split] <= set(np.concatenate(pools[split]))
@@ -112,12 +108,8 @@ def test_val_digits_are_readable_by_a_classifier_of_the_training_digits(tmp_path
         return zoom(mask.astype(float), np.divide((16, 16), mask.shape), order=1).ravel()
 
     train = split_digits(0)[0]
-    known = [
-        (render_digit(digit_images()[i], 28, 0, 1.0), digit) for digit in range(10) for i in train[digit][::2]
-    ]
-    reader = KNeighborsClassifier(3).fit(
-        [normalised(alpha) for alpha, _ in known], [digit for _, digit in known]
-    )
+    known = [(render_digit(digit_images()[i], 28, 0, 1.0), digit) for digit in range(10) for i in train[digit][::2]]
+    reader = KNeighborsClassifier(3).fit([normalised(alpha) for alpha, _ in known], [digit for _, digit in known])
     hits = []
     for item in coco(tmp_path / 'many', 'val')['annotations']:
         left, top, width, height = map(int, item['bbox'])
@@ -162,9 +154,7 @@ def test_damage_is_found_and_overwrite_repairs_it(scenes, tmp_path, damage):
         victim.write_bytes(victim.read_bytes() + b'x')
     else:
         victim.unlink()
-    with pytest.raises(
-        DataError, match=r'to have the sha256 in its meta.json but got missing or changed files'
-    ):
+    with pytest.raises(DataError, match=r'to have the sha256 in its meta.json but got missing or changed files'):
         make_digit_scenes(out, **TINY)
     make_digit_scenes(out, **TINY, overwrite=True)
     assert contents(out) == contents(scenes)
@@ -254,9 +244,7 @@ def test_numbers_below_their_floor_are_refused(tmp_path, name, value, floor):
 
 
 def run_tool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(TOOL), *arguments], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, str(TOOL), *arguments], capture_output=True, text=True, check=False)
 
 
 def test_tool_draws_and_reports(tmp_path):

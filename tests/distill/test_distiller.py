@@ -78,6 +78,13 @@ def test_the_students_weights_are_the_plain_ones(both: tuple[nn.Module, nn.Modul
     assert hash_tensors(kd.state_dict()) == hash_tensors(plain.state_dict())
 
 
+def test_an_initialisation_of_the_whole_student_stops_at_the_adapters(shared: Path) -> None:
+    student = dict(segmentor(), init_cfg=dict(type='Constant', layer='Conv2d', val=0.25))
+    model = build(kd_segmentor(shared, student=student))
+    assert model.decode_head.convs[0].conv.weight.unique().tolist() == [0.25]
+    assert len(adapters_of(model)['feature'][0].weight.unique()) > 2
+
+
 def test_state_dict_loads_strictly_into_the_plain_model_and_back(both: tuple[nn.Module, nn.Module]) -> None:
     plain, kd = both
     with torch.no_grad():

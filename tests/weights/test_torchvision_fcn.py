@@ -58,9 +58,7 @@ def test_every_tensor_keeps_its_value(source: nn.Module) -> None:
     assert len(converted) == len(given) == 334
     parameters = {name for name, _ in source.named_parameters()}
     assert sum(given[name].numel() for name in parameters) == 35_322_218
-    assert [value.data_ptr() for value in converted.values()] == [
-        value.data_ptr() for value in given.values()
-    ]
+    assert [value.data_ptr() for value in converted.values()] == [value.data_ptr() for value in given.values()]
     assert torch.equal(converted['decode_head.convs.0.bn.running_var'], given['classifier.1.running_var'])
     assert torch.equal(converted['auxiliary_head.conv_seg.bias'], given['aux_classifier.4.bias'])
 
@@ -92,9 +90,7 @@ def test_left_over_tensor_is_named(source: nn.Module) -> None:
 
 def test_prefix_is_told_apart_from_torchvisions_names(source: nn.Module) -> None:
     state = {f'model.{name}': value for name, value in source.state_dict().items()}
-    with pytest.raises(
-        CheckpointError, match=r'missing, 334 \(model\.backbone\.conv1\.weight, .*without a prefix'
-    ):
+    with pytest.raises(CheckpointError, match=r'missing, 334 \(model\.backbone\.conv1\.weight, .*without a prefix'):
         fcn_from_torchvision(state)
 
 
@@ -125,9 +121,7 @@ def test_tool_writes_what_the_function_returns(
     assert all(torch.equal(written[name], value) for name, value in wanted.items())
 
 
-def test_tool_names_the_mistake_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tool_names_the_mistake_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({'weight': torch.zeros(1)}, tmp_path / 'other.pth')
     assert run_tool(tmp_path / 'other.pth', tmp_path / 'mmseg.pth') == 1
     assert 'error: Expected the 326 tensors' in capsys.readouterr().err

@@ -50,9 +50,7 @@ def test_state_dict_keys_are_torchvisions_at_every_stride(output_stride: int) ->
     assert list(MobileNetV3Small(output_stride=output_stride).state_dict()) == names
 
 
-@pytest.mark.parametrize(
-    ('output_stride', 'strides'), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])]
-)
+@pytest.mark.parametrize(('output_stride', 'strides'), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
 def test_strides(output_stride: int, strides: list[int]) -> None:
     backbone = MobileNetV3Small(output_stride=output_stride, out_indices=(1, 3, 8, 12)).eval()
     with torch.no_grad():

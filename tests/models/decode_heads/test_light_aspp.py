@@ -148,7 +148,5 @@ def test_segmentor_predicts_labels_of_the_input_size(student: nn.Module) -> None
     ids=['one', 'unequal', 'none'],
 )
 def test_levels_that_do_not_fit_are_refused(in_channels: tuple[int, ...], in_index: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ConfigError, match='Expected at least two in_channels and one in_index for each but got'
-    ):
+    with pytest.raises(ConfigError, match='Expected at least two in_channels and one in_index for each but got'):
         head(in_channels=in_channels, in_index=in_index)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -52,7 +55,15 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         raise ConfigError(
             f'Expected --cfg-options that fit {path} but got {error}. Name settings that the config has.'
         ) from None
+    _import_quietly(config.get('default_scope'))
     return config
+
+
+def _import_quietly(scope: str | None) -> None:
+    """Import the data sets of mmdet or mmseg, which say on stdout that an optional package is missing."""
+    if scope in ('mmdet', 'mmseg'):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f'{scope}.datasets')
 
 
 def parse_options(items: list[str] | None) -> dict[str, Any]:

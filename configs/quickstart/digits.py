@@ -6,7 +6,7 @@ _base_ = [
 ]
 # Arguments of tools/make_digit_scenes.py; `make demo` draws them.
 digit_scenes = dict(
-    train=400, val=200, size=96, seed=0, digits=(3, 5), digit_size=(26, 40), contrast=(0.45, 0.9), texture=(0.01, 0.05)
+    train=1000, val=200, size=96, seed=0, digits=(3, 5), digit_size=(26, 40), contrast=(0.45, 0.9), texture=(0.01, 0.05)
 )
 norm_cfg = dict(type='BN', requires_grad=True)
 data_preprocessor = dict(

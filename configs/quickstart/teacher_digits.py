@@ -1,14 +1,15 @@
-# The quickstart's teacher: ResNet-18 of half width with a feature pyramid on digit scenes, from random weights.
+# The quickstart's teacher: ResNet-18 of half width with a feature pyramid on all 1,000 digit scenes, from random
+#   weights.
 # Train: python tools/train.py configs/quickstart/teacher_digits.py
 _base_ = ['./digits.py']
-iters = 600
+iters = 700
 peak_lr = 2e-3
 optim_wrapper = dict(optimizer=dict(lr=peak_lr))
 param_scheduler = [
     dict(type='OneCycleLR', eta_max=peak_lr, total_steps=iters, pct_start=0.2, by_epoch=False),
 ]
-train_cfg = dict(max_iters=iters, val_interval=200)
-default_hooks = dict(checkpoint=dict(interval=200))
+train_cfg = dict(max_iters=iters, val_interval=175)
+default_hooks = dict(checkpoint=dict(interval=175))
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=_base_.data_preprocessor,

@@ -119,7 +119,7 @@ def build_teacher_model(config: Mapping[str, Any]) -> nn.Module:
     if '::' not in file and not Path(file).is_file():
         raise ConfigError(f'Expected a teacher config file but {file} does not exist. Check teacher.cfg.')
     try:
-        cfg = Config.fromfile(file)
+        cfg = Config.fromfile(Config._get_cfg_path(file, '')[0] if '::' in file else file)
     except Exception as error:
         raise ConfigError(
             f'Expected the teacher config {file} to parse but got {type(error).__name__}: {error}. Check teacher.cfg.'

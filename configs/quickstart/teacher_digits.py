@@ -2,14 +2,14 @@
 #   weights.
 # Train: python tools/train.py configs/quickstart/teacher_digits.py
 _base_ = ['./digits.py']
-iters = 700
+iters = 800
 peak_lr = 2e-3
 optim_wrapper = dict(optimizer=dict(lr=peak_lr))
 param_scheduler = [
     dict(type='OneCycleLR', eta_max=peak_lr, total_steps=iters, pct_start=0.2, by_epoch=False),
 ]
-train_cfg = dict(max_iters=iters, val_interval=175)
-default_hooks = dict(checkpoint=dict(interval=175))
+train_cfg = dict(max_iters=iters, val_interval=200)
+default_hooks = dict(checkpoint=dict(interval=200))
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=_base_.data_preprocessor,
@@ -35,7 +35,8 @@ model = dict(
         num_classes=11,
         norm_cfg=_base_.norm_cfg,
         align_corners=False,
-        loss_decode=_base_.loss_decode,
+        # It has the data and the steps to learn with a higher weight of the background, which makes it more precise.
+        loss_decode=dict(type='CrossEntropyLoss', class_weight=[0.2] + [1.0] * 10),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),

@@ -137,7 +137,7 @@ def getattr_tricks() -> dict[str, Any]:
         'module',
         'impostor',
         'default',
-        'scheduler',
+        'curve',
     ],
 )
 def test_getattr_gives_nothing_but_a_few_methods(tmp_path: Path, trick: str) -> None:
@@ -197,6 +197,7 @@ def test_trust_holds_within_its_block(tmp_path: Path, bomb: Any) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
 @pytest.mark.parametrize('new_format', [True, False])
 def test_broken_bytes_give_one_kind_of_error(tmp_path: Path, bomb: Any, new_format: bool) -> None:
     path = saved({'x': bomb, 'w': WEIGHTS}, tmp_path / 'a.pth', _use_new_zipfile_serialization=new_format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,4 +160,6 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -
             f'Expected {name} to fit the model in all {len(own)} tensors but {found} fit: {"; ".join(parts)}. '
             'Use the checkpoint that was trained with this model config, with the same classes.'
         )
-    module.load_state_dict(dict(weights), strict=False)
+    state = OrderedDict(weights)
+    state._metadata = own._metadata  # type: ignore[attr-defined]  # today's names: nothing to convert
+    module.load_state_dict(state, strict=False)

@@ -221,7 +221,7 @@ def test_a_run_killed_while_it_writes_goes_on_from_the_file_before(
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
     killed = subprocess.run(
         [sys.executable, str(ROOT / 'tools/train.py'), str(tmp_path / 'config.py')],
-        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}, cwd=tmp_path, capture_output=True, timeout=200,
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}, cwd=tmp_path, capture_output=True, timeout=900,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     left = sorted(file.name for file in (tmp_path / 'run').iterdir() if '.pth' in file.name)

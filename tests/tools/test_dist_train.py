@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,7 +36,16 @@ def call(script: str, *words: str | Path, **environment: str) -> subprocess.Comp
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
     settings = dict(PATH=path, OMP_NUM_THREADS='1', PORT=free_port(), CUDA_VISIBLE_DEVICES='', **environment)
     command = [str(ROOT / 'tools' / script), *map(str, words)]
-    return subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300)
+    started = subprocess.Popen(
+        command, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said = started.communicate(timeout=900)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)  # the processes that torchrun started, too
+        raise
+    return subprocess.CompletedProcess(command, started.returncode, *said)
 
 
 def train(shared: Path, folder: Path, *words: str) -> list[dict[str, Any]]:

@@ -137,14 +137,14 @@ def run_seeds(seeds: Sequence[int]) -> dict[str, Any]:
             part = Part(f'{name}_digits', seed)
             _announce(f'seed {seed}: {name}', began)
             trained += run_part(part, data_hash)
-            scores[name] = best_score(part.work_dir)
+            scores[name] = round(best_score(part.work_dir), 2)
         rows.append({'seed': seed, **scores})
     gains = [row['kd'] - row['baseline'] for row in rows]
     return {
         'seeds': rows,
         'mean_gain': round(sum(gains) / len(gains), 2),
         'minutes': round(trained / 60, 1),
-        'teacher': best_score(Part('teacher_digits').work_dir),
+        'teacher': round(best_score(Part('teacher_digits').work_dir), 2),
         'rule': 'best validation mIoU of each run',
     }
 

@@ -11,6 +11,7 @@ import torch
 from engine_fixtures import (
     COSINE,
     KL,
+    Forwards,
     all_tensors,
     build,
     detection_batch,
@@ -71,6 +72,26 @@ def test_no_kd_is_no_kd(shared: Path, tmp_path: Path, plain_run: Run, pairs: str
     assert len(run.steps) == 5
     assert hash_tensors(all_tensors(run.model)) == hash_tensors(all_tensors(plain_run.model))
     assert not adapters_of(run.model)
+
+
+def test_no_kd_is_no_kd_for_a_detector(shared: Path) -> None:
+    weightless = distilled_detector(shared)
+    for pair in weightless['pairs'].values():
+        pair['weight'] = 0.0
+    calls, seen = [], []
+    for config in (detector(), weightless, dict(weightless, pairs={})):
+        model = build(config).train()
+        if distillation_of(model):
+            calls.append(Forwards(teacher_of(model)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for step in range(2):
+            total, logged = model.parse_losses(model(**detection_batch(seed=step), mode='loss'))
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+        seen.append(({name: float(value) for name, value in logged.items()}, hash_tensors(all_tensors(model))))
+    assert seen[0] == seen[1] == seen[2]
+    assert [call.count for call in calls] == [0, 0]
 
 
 def test_the_same_watch_sees_a_teacher_that_runs(shared: Path, tmp_path: Path, plain_run: Run) -> None:

@@ -93,7 +93,6 @@ def test_two_processes_train_one_student(both: list[dict[str, Any]], folder: Pat
     assert not torch.equal(states[0]['torch'], states[1]['torch'])
 
 
-@pytest.mark.slow
 def test_two_processes_resume_as_if_never_stopped(
     both: list[dict[str, Any]], shared: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ if ! compgen -G "$WHEELS/*.whl" >/dev/null; then
   LOG=$CACHE/wheels/build-${MMCV//==/-}-$TAG.log
   MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} PATH="$PWD/$VENV/bin:$PATH" \
     "$PY" -m pip wheel -v --no-deps --no-build-isolation --no-binary :all: -w "$BUILD" "$MMCV" 2>&1 \
-    | tee "$LOG" | grep --line-buffered -oE '^ *\[[0-9]+/[0-9]+\]|[Ee]rror:.*' | awk '/rror/ || NR % 6 == 1 {print; fflush()}' || {
+    | tee "$LOG" | grep --line-buffered -oE '^ *\[[0-9]+/[0-9]+\]|[Ee]rror:.*' | sed -un '/rror/p; /rror/!{1~6p}' || {
       echo "Expected $MMCV to compile but the build failed. Read the end of $LOG." >&2; exit 1; }
   mv "$BUILD"/*.whl "$WHEELS/"
 fi

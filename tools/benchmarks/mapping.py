@@ -1,0 +1,171 @@
+#!/usr/bin/env python
+"""What the weight mapper gets right between real models, without a hand-written rule, beside lit_wsl's.
+
+tools/benchmarks/mapping.py --lit-wsl CHECKOUT --scale --json docs/results/mapping.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mapping_pairs import all_pairs  # noqa: E402
+from mapping_pairs.base import Case, Pair  # noqa: E402
+from mapping_pairs.judge import WAYS, judge, plan_of  # noqa: E402
+from mapping_pairs.rival import load, mapping_of  # noqa: E402
+from mapping_pairs.scale import measure_scale  # noqa: E402
+
+from kdplugin.reports.cli import run_tool  # noqa: E402
+from kdplugin.reports.tables import new_table, number, show  # noqa: E402
+from kdplugin.weights.plan import ProjectionPlan  # noqa: E402
+
+Find = Callable[[], ProjectionPlan | Mapping[str, str]]
+
+
+def chosen(patterns: list[str]) -> list[Pair]:
+    """Return the pairs whose names match one of the patterns, all without a pattern."""
+    pairs = list(all_pairs().values())
+    return [pair for pair in pairs if any(re.search(p, pair.name, re.IGNORECASE) for p in patterns or [''])]
+
+
+def absent(pair: Pair) -> list[str]:
+    return [package for package in pair.needs if importlib.util.find_spec(package) is None]
+
+
+def attempt(case: Case, find: Find) -> dict[str, Any]:
+    """Judge one answer; a mapper that fails is a result, too."""
+    try:
+        return judge(case, find)
+    except Exception as error:
+        traceback.print_exc()
+        message = f'{type(error).__name__}: {error}'
+        return {'right': 0, 'tensors': len(case.truth), 'error': message, 'max_output_difference': None}
+
+
+def our_rows(case: Case, ways: list[str], tiny: bool) -> dict[str, Any]:
+    """Return what kdplugin's mapper gets right, by way of asking."""
+    rows = {}
+    for way in ways:
+        if way == 'untrained' and case.pair.by_values:
+            continue
+        untrained = case.pair.build(tiny)[0].eval() if way == 'untrained' else None
+        rows[way] = attempt(case, partial(plan_of, case, way, untrained))
+    return rows
+
+
+def rival_rows(case: Case, checkouts: list[Path]) -> dict[str, Any]:
+    """Return what each checkout of lit_wsl gets right, asked with and without the input; the better counts."""
+    rows = {}
+    for checkout in checkouts:
+        ask = partial(mapping_of, load(checkout), case.source, case.target)
+        verdicts = [attempt(case, partial(ask, inputs)) for inputs in (case.inputs, None)]
+        best = max(verdicts, key=lambda verdict: verdict['right'])
+        kept = ('right', 'seconds', 'max_output_difference', 'error')
+        rows[checkout.name] = {key: best[key] for key in kept if key in best}
+    return rows
+
+
+def run_pair(pair: Pair, ways: list[str], checkouts: list[Path], tiny: bool) -> dict[str, Any]:
+    """Build a pair, check that its truth is one, and judge the mappers by it."""
+    case = Case(pair, tiny)
+    verdicts = our_rows(case, ways, tiny)
+    best = next(iter(verdicts.values()))
+    rivals = rival_rows(case, checkouts)
+    return {
+        'name': pair.name,
+        'tensors': len(case.truth),
+        'right': best['right'],
+        'lit_wsl_right': next(iter(rivals.values()))['right'] if rivals else None,
+        'max_output_difference': best.get('max_output_difference'),
+        'difference_given_refused': best.get('difference_given_refused'),
+        'seconds': best.get('seconds'),
+        'truth_output_difference': case.difference(case.truth),
+        'ways': verdicts,
+        'lit_wsl': rivals,
+    }
+
+
+def print_details(row: dict[str, Any], limit: int) -> None:
+    """Print the names of what is not right."""
+    for way, verdict in row['ways'].items():
+        if 'error' in verdict:
+            print(f'    {way}: {verdict["error"]}')
+        for place in ('wrong', 'refused', 'missing', 'without_source'):
+            names = verdict.get(place, [])
+            if names:
+                rest = f' and {len(names) - limit} more' if len(names) > limit else ''
+                print(f'    {way}: {len(names)} {place}: {", ".join(names[:limit])}{rest}')
+
+
+def table(rows: list[dict[str, Any]], ways: list[str]) -> Any:
+    """Return the table of all pairs: right tensors by way of asking, lit_wsl's, the difference, the seconds."""
+    checkouts = list(rows[0]['lit_wsl']) if rows else []
+    columns = ['all', *(way.replace('state ', '') for way in ways), *checkouts, 'diff.', 'settled', 's']
+    result = new_table('pair', *columns, title='Right tensors by how the mapper is asked, and by lit_wsl revision')
+    for row in rows:
+        cells = [str(row['ways'][way]['right']) if way in row['ways'] else '-' for way in ways]
+        cells += [str(row['lit_wsl'][name]['right']) for name in checkouts]
+        differences = (row['max_output_difference'], row['difference_given_refused'])
+        cells += ['-' if value is None else f'{value:.1e}' for value in differences]
+        result.add_row(row['name'], str(row['tensors']), *cells, number(row['seconds'], 2))
+    return result
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--pairs', nargs='+', default=[], help='patterns of pair names; all without')
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
+    parser.add_argument('--lit-wsl', nargs='+', type=Path, default=[], help='checkouts of github.com/twsl/lit-wsl')
+    parser.add_argument('--scale', action='store_true', help='also time two stacks of 5,000 tensors')
+    parser.add_argument('--tiny', action='store_true', help='the same families at a small size')
+    parser.add_argument('--names', type=int, default=5, metavar='N', help='print this many names of what is not right')
+    parser.add_argument('--list', action='store_true', help='print the names of the pairs and stop')
+    parser.add_argument('--json', type=Path, help='write the results here')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    if arguments.list:
+        print('\n'.join(all_pairs()))
+        return 0
+
+    def body() -> int:
+        rows, left_out = [], {}
+        for pair in chosen(arguments.pairs):
+            if absent(pair):
+                left_out[pair.name] = f'needs {", ".join(absent(pair))}'
+                print(f'{pair.name}: left out, {left_out[pair.name]}', flush=True)
+                continue
+            row = run_pair(pair, arguments.ways, arguments.lit_wsl, arguments.tiny)
+            rights = ', '.join(f'{way} {verdict["right"]}' for way, verdict in row['ways'].items())
+            print(f'{pair.name}: of {row["tensors"]} right: {rights}', flush=True)
+            print_details(row, arguments.names)
+            rows.append(row)
+        result: dict[str, Any] = {'torch': torch.__version__, 'pairs': rows, 'left_out': left_out}
+        show(table(rows, arguments.ways))
+        if arguments.scale:
+            result['scale'] = measure_scale(arguments.lit_wsl)
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(result, indent=1) + '\n')
+            print(f'wrote {arguments.json}')
+        return 0
+
+    return run_tool(body)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The tables of a ``PlanReport``: totals, tensors, and what was left out and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from kdplugin.weights.plan import KINDS, Entry, Piece
+
+if TYPE_CHECKING:
+    from kdplugin.weights.report import PlanReport, Row
+
+WIDTH = 120
+NAMED = 3
+"""How many names of a longer list are written out."""
+
+
+def operation_text(entry: Entry) -> str:
+    """Write what happens to the sources of a tensor.
+
+    Example:
+        >>> from kdplugin.weights.plan import Step
+        >>> narrow = Step('narrow', {'dim': 0, 'start': 0, 'stop': 4})
+        >>> operation_text(Entry('q', (4, 8), 'converted', (Piece('qkv', (narrow,)),)))
+        'narrow(0, 0, 4)'
+    """
+    if not entry.loads:
+        return 'none: keeps its initialisation'
+    pieces = [_piece_text(piece) for piece in entry.pieces]
+    if len(pieces) == 1:
+        return pieces[0]
+    same = f'{len(pieces)} x {pieces[0]}' if len(set(pieces)) == 1 else ' | '.join(pieces)
+    return f'join(dim {entry.join}): {same}'
+
+
+def _piece_text(piece: Piece) -> str:
+    steps = ', '.join(map(str, piece.steps))
+    return steps or 'copy' if piece.source is not None else f'zeros{piece.shape}'
+
+
+def report_text(report: PlanReport, *, every_tensor: bool) -> str:
+    """Return a report as text, at most ``WIDTH`` characters a line."""
+    rows = report.rows
+    parts: list[RenderableType] = [f'{report.plan.source} -> {report.plan.target}', _totals(report)]
+    parts.append(_tensors([row for row in rows if row.sources or row.kind not in ('random', 'refused')], every_tensor))
+    for kind in ('random', 'refused'):
+        left = [row for row in rows if row.kind == kind]
+        if left:
+            parts.append(f'{kind}, not loaded:')
+            parts.extend(_by_reason((row.target, row.reason) for row in left))
+    if report.plan.unused:
+        parts.append(f'source tensors that go nowhere: {len(report.plan.unused):,}')
+        parts.extend(_by_reason(report.plan.unused.items()))
+    parts.extend(f'note: {note}' for note in report.plan.notes)
+    return _render(parts)
+
+
+def _totals(report: PlanReport) -> Table:
+    totals = report.totals
+    whole = totals['all']
+    table = _table('', 'tensors', '%', 'parameters', '%')
+    for kind in (*KINDS[:4], 'loaded', *KINDS[4:], 'all'):
+        cells = [cell for unit in ('tensors', 'parameters') for cell in _share(totals[kind][unit], whole[unit])]
+        table.add_row(kind, *cells, end_section=kind in ('projected', 'loaded', 'refused'))
+    return table
+
+
+def _share(part: int, whole: int) -> tuple[str, str]:
+    percent = 100 * part / max(whole, 1)
+    return f'{part:,}', f'{min(percent, 99.99) if part < whole else percent:.2f}'
+
+
+def _tensors(rows: list[Row], every_tensor: bool) -> Table:
+    """Return a line for each tensor, or for each group of tensors that differ in numbers inside their names only."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        key = (_pattern(row.target), row.shape, row.kind, tuple(map(_pattern, row.sources)), row.operation)
+        groups.setdefault(row.target if every_tensor else key, []).append(row)  # type: ignore[arg-type]
+    table = _table('target <- source, operation', 'x', 'shape', 'kind', 'error')
+    for group in groups.values():
+        row, name = group[0], str if len(group) == 1 else _pattern
+        shapes = sorted({shape for row in group for shape in row.source_shapes if shape and shape != row.shape})
+        sources = '\n     '.join(dict.fromkeys(map(name, row.sources)))
+        lines = [name(row.target), f'  <- {" ".join([sources, *map(_shape, shapes)])}', f'     {row.operation}']
+        text = '\n'.join(lines[: 2 if row.operation == 'copy' else 3])
+        table.add_row(text, str(len(group)), _shape(row.shape), row.kind, _errors(group))
+    return table
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r'(?<![^.])\d+(?![^.])', '*', name)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return 'x'.join(map(str, shape)) or 'scalar'
+
+
+def _errors(rows: list[Row]) -> str:
+    errors = sorted(row.error for row in rows if row.error is not None)
+    if not errors:
+        return '-'
+    low, high = f'{errors[0]:.3f}', f'{errors[-1]:.3f}'
+    return low if low == high else f'{low}-{high}'
+
+
+def _by_reason(items: Iterable[tuple[str, str]]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for name, reason in items:
+        groups.setdefault(reason or 'no reason given', []).append(name)
+    return [
+        f'  {len(names):,} x {reason}: {", ".join(names[:NAMED])}{", ..." if len(names) > NAMED else ""}'
+        for reason, names in groups.items()
+    ]
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        numbers = bool(table.columns)
+        table.add_column(column, justify='right' if numbers else 'left', no_wrap=numbers, overflow='fold')
+    return table
+
+
+def _render(parts: list[RenderableType]) -> str:
+    stream = StringIO()
+    console = Console(file=stream, width=WIDTH, color_system=None, markup=False, highlight=False, emoji=False)
+    for part in parts:
+        console.print(part)
+    return '\n'.join(line.rstrip() for line in stream.getvalue().splitlines())

@@ -1,0 +1,141 @@
+"""In which order the modules of a model run, observed without leaving a trace on it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Run a model in eval mode without gradient; modes, buffers and random states are as before afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    devices = sorted(
+        {value.device.index for value in model.parameters() if value.is_cuda and value.device.index is not None}
+    )
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for name, value in model.named_buffers():
+                if name in buffers and not torch.equal(value, buffers[name]):
+                    value.copy_(buffers[name])
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """Call a model with a tensor, a tuple of arguments or a dict of them."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def execution_order(model: nn.Module, inputs: Any) -> dict[str, int]:
+    """Return when each module began to run first in a forward pass: path -> rank.
+
+    Args:
+        model: any module; it is left as it was.
+        inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+    """
+    order: dict[str, int] = {}
+    handles = []
+    for name, module in model.named_modules():
+
+        def note(_module: nn.Module, _args: Any, name: str = name) -> None:
+            order.setdefault(name, len(order))
+
+        handles.append(module.register_forward_pre_hook(note))
+    try:
+        with untouched(model):
+            call(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return order
+
+
+def largest_difference(first: Any, second: Any) -> float:
+    """Return the largest absolute difference between two outputs: tensors, or containers of tensors in order."""
+    left, right = list(tensors_in(first)), list(tensors_in(second))
+    if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
+        return float('inf')
+    return max((float((a - b).abs().max()) for a, b in zip(left, right, strict=True) if a.numel()), default=0.0)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the floating-point tensors of a nested output, in order."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def merge_order(model: nn.Module, inputs: Any, norm: str) -> list[int] | None:
+    """Return where each channel of merged 2x2 patches comes from, observed on a forward pass.
+
+    Args:
+        model: contains a patch-merging module (C channels in, 4C side by side) that begins with a norm over 4C.
+        inputs: as for ``execution_order``; random values, since equal ones can't be told apart.
+        norm: path of that norm; its parent module gets the patches.
+
+    Returns:
+        For each of the 4C channels ``4 * channel + 2 * row + column`` of the patch it holds, or None if that could
+        not be seen.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found = [
+                value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.is_floating_point()
+            ]
+            if found:
+                seen.setdefault(name, found[0].detach())
+
+        return hook
+
+    try:
+        modules = [model.get_submodule(path) for path in (norm.rpartition('.')[0], norm)]
+        handles = [
+            module.register_forward_pre_hook(keep(name), with_kwargs=True)
+            for module, name in zip(modules, ('patches', 'merged'), strict=True)
+        ]
+    except AttributeError:
+        return None
+    try:
+        with untouched(model):
+            call(model, inputs)
+    except Exception:  # a forward pass can raise anything; the caller refuses the tensors by name
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(seen) < 2:
+        return None
+    width = seen['merged'].shape[-1]
+    patches, merged = seen['patches'].reshape(-1, width // 4), seen['merged'].reshape(-1, width)[0]
+    where = {
+        float(value): (token, channel)
+        for token, row in enumerate(patches.tolist())
+        for channel, value in enumerate(row)
+    }
+    found = [where.get(float(value)) for value in merged.tolist()]
+    if any(place is None for place in found) or len(set(found)) < width:
+        return None
+    corners = {token: rank for rank, token in enumerate(sorted({place[0] for place in found if place}))}
+    if len(corners) != 4:
+        return None
+    return [4 * place[1] + corners[place[0]] for place in found if place]

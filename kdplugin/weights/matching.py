@@ -1,0 +1,306 @@
+"""Which unit of a target corresponds to which unit of a source.
+
+Passes from sure to less sure, after the idea of GumTree (Falleri et al., ASE 2014) for syntax trees: modules that hold
+the same multiset of shapes are paired, largest first, and everything inside them; then units whose surroundings are
+paired; then what is left. Lists of alike modules are aligned in order. Ties between alike layers are decided by an
+optimal assignment over names and order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from kdplugin.weights.naming import name_similarity, ordinal
+from kdplugin.weights.tree import Node, build_tree
+from kdplugin.weights.units import Unit
+
+PART, ORDINAL, EXACT, NEARBY, ORDER, TRANSPOSED = 3.0, 0.5, 1.5, 2.0, 0.4, -0.5
+"""What pieces of evidence weigh beside the likeness of names (0 to 1)."""
+AMBIGUOUS = 0.05
+"""A margin below which two choices count as equally good."""
+
+Matrix = NDArray[np.float32]
+ChooseLayers = Callable[[Sequence[Node], Sequence[Node]], Sequence[int]]
+"""From the elements of a source list and of a shorter or longer target list to a source index per target element."""
+
+
+@dataclass
+class Match:
+    """A pair of units.
+
+    Args:
+        source, target: indices.
+        nearby: how surely their surroundings correspond, 0 to 1.
+        name: likeness of their names, 0 to 1.
+        margin: distance to the second-best choice.
+        rivals: source units that fit about as well, by index.
+        why: what decided.
+    """
+
+    source: int
+    target: int
+    nearby: float
+    name: float
+    margin: float
+    rivals: tuple[int, ...] = ()
+    why: str = ''
+
+
+class Matcher:
+    """Pair the units of two models; see the module's text.
+
+    Args:
+        source, target: units.
+        ordered: whether the order of each side means anything.
+        choose_layers: decides where lists of alike modules differ in length.
+        key: what units must share; ``Unit.key`` by default.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Unit],
+        target: Sequence[Unit],
+        *,
+        ordered: bool = True,
+        choose_layers: ChooseLayers,
+        key: Callable[[Unit], Hashable] = lambda unit: unit.key,
+    ) -> None:
+        self.units = (source, target)
+        self.keys = tuple([key(unit) for unit in side] for side in self.units)
+        self.trees = tuple(build_tree(side, keys) for side, keys in zip(self.units, self.keys, strict=True))
+        self.ordered = ordered
+        self.choose_layers = choose_layers
+        self.matches: dict[int, Match] = {}
+        self.taken: set[int] = set()
+        self.notes: list[str] = []
+
+    def run(self, anchors: Sequence[Match] = ()) -> dict[int, Match]:
+        """Return matches by target index; ``anchors`` are certain beforehand."""
+        for match in anchors:
+            self._add(match)
+        self._pair_trees(self.trees[0], self.trees[1], nearby=0.5, inside=False)
+        for _ in range(3):
+            if not self._pair_leftovers():
+                break
+        return self.matches
+
+    def _add(self, match: Match) -> None:
+        self.matches[match.target] = match
+        self.taken.add(match.source)
+
+    def _free(self, node: Node, side: int) -> bool:
+        used = self.taken if side == 0 else self.matches
+        return not any(index in used for index in node.units)
+
+    def _pair_trees(self, first: Node, second: Node, nearby: float, inside: bool) -> None:
+        """Pair modules below two nodes that hold the same shapes, largest first."""
+        groups: dict[Hashable, tuple[list[Node], list[Node]]] = defaultdict(lambda: ([], []))
+        for side, top in enumerate((first, second)):
+            for node in top.walk():
+                if not (inside and node is top) and (len(node.units) > 1 or inside):
+                    groups[node.content][side].append(node)
+        for content in sorted(groups, key=lambda content: -sum(count for _, count in content)):  # type: ignore[attr-defined]
+            left, right = groups[content]
+            if left and right:
+                self._pair_alike(left, right, nearby)
+
+    def _pair_alike(self, left: list[Node], right: list[Node], nearby: float) -> None:
+        anchored = self._anchored(left, right)
+        free = [node for node in left if self._free(node, 0)], [node for node in right if self._free(node, 1)]
+        for a, b in anchored:
+            self._pair_inside(a, b, 1.0, 'inside a module found by values')
+        if not free[0] or not free[1] or anchored:
+            return
+        if len(free[0][0].units) == 1:
+            self._pair_units([n.units[0] for n in free[0]], [n.units[0] for n in free[1]], nearby, 'inside its module')
+            return
+        for a, b, sure in self._assign_nodes(*free):
+            self._pair_inside(a, b, sure, 'same shapes')
+
+    def _anchored(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node]]:
+        """Pair modules by what is already matched inside them."""
+        home = {index: number for number, node in enumerate(left) for index in node.units}
+        pairs = []
+        for node in right:
+            found = [
+                home[self.matches[i].source] for i in node.units if i in self.matches and self.matches[i].source in home
+            ]
+            if found and len(found) < len(node.units) and len(set(found)) == 1:
+                pairs.append((left[found[0]], node))
+        return pairs
+
+    def _pair_inside(self, a: Node, b: Node, nearby: float, why: str) -> None:
+        if len(a.units) == 1:
+            self._pair_units(a.units, b.units, nearby, why)
+        elif a.path.rpartition('.')[2] == b.path.rpartition('.')[2] and self._same_inside(a, b):
+            for i, j in self._by_name(a, b):
+                self._add(Match(i, j, nearby, 1.0, 1.0, why='same names inside'))
+        else:
+            self._pair_trees(a, b, nearby, inside=True)
+
+    def _by_name(self, a: Node, b: Node) -> list[tuple[int, int]]:
+        names = {self.units[0][i].path[len(a.path) :]: i for i in a.units if i not in self.taken}
+        inside = [(self.units[1][j].path[len(b.path) :], j) for j in b.units if j not in self.matches]
+        return [(names[path], j) for path, j in inside if path in names]
+
+    def _same_inside(self, a: Node, b: Node) -> bool:
+        pairs = self._by_name(a, b)
+        left = [i for i in a.units if i not in self.taken]
+        return len(pairs) == len(left) and all(self.keys[0][i] == self.keys[1][j] for i, j in pairs)
+
+    def _assign_nodes(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
+        """Pair modules of the same content: lists in order, others by names and order."""
+        families = [_families(side) for side in (left, right)]
+        if len(families[0]) == len(families[1]) == 1:
+            return self._align_list(families[0][0], families[1][0])
+        if len(left) == len(right) and max(map(len, (*families[0], *families[1]))) == 1:
+            return self._assign_by_evidence(left, right)
+        heads = [[family[0].parent or family[0] for family in side] for side in families]
+        pairs = self._solve(self._evidence(*[[node.path for node in side] for side in heads]))
+        return [pair for i, j, _ in pairs for pair in self._align_list(families[0][i], families[1][j])]
+
+    def _assign_by_evidence(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
+        scores = self._evidence([node.path for node in left], [node.path for node in right])
+        return [(left[i], right[j], min(1.0, 0.5 + margin)) for i, j, margin in self._solve(scores)]
+
+    def _align_list(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
+        if len(left) == len(right):
+            return [(a, b, 1.0) for a, b in zip(left, right, strict=True)]
+        chosen = self.choose_layers(left, right)
+        name = right[0].path.rpartition('.')[0] or right[0].path
+        self.notes.append(
+            f'{name}: {len(right)} modules for {len(left)} alike ones of the source, taken from {list(chosen)}'
+        )
+        pairs = zip(chosen, right, strict=False)
+        used: set[int] = set()
+        return [(left[i], b, 0.8) for i, b in pairs if not (i in used or used.add(i))]  # type: ignore[func-returns-value]
+
+    def _evidence(self, left: Sequence[str], right: Sequence[str]) -> Matrix:
+        """Score every pair of paths by names, ordinals and order."""
+        scores = name_similarity(left, right)
+        numbers = [np.array([-1 if (n := ordinal(path)) is None else n for path in side]) for side in (left, right)]
+        known = (numbers[0][:, None] >= 0) & (numbers[1][None, :] >= 0)
+        scores += ORDINAL * known * (2.0 * (numbers[0][:, None] == numbers[1][None, :]) - 1)
+        at = {path: column for column, path in enumerate(right)}
+        for row, path in enumerate(left):
+            if path in at:
+                scores[row, at[path]] += EXACT
+        if self.ordered:
+            scores += ORDER * _order(len(left), len(right))
+        return scores
+
+    def _pair_units(self, left: Sequence[int], right: Sequence[int], nearby: float | Matrix, why: str) -> int:
+        """Assign alike units to each other; returns how many pairs were added."""
+        one, two = ([self.units[side][i] for i in indices] for side, indices in enumerate((left, right)))
+        scores = self._evidence([unit.path for unit in one], [unit.path for unit in two])
+        names = name_similarity([unit.path for unit in one], [unit.path for unit in two])
+        scores += NEARBY * nearby
+        scores += self._fit(one, two)
+        pairs = self._solve(scores)
+        near = np.broadcast_to(np.asarray(nearby, dtype=np.float32), scores.shape)
+        for i, j, margin in pairs:
+            rivals = tuple(left[k] for k in np.flatnonzero(scores[:, j] > scores[i, j] - AMBIGUOUS) if k != i)
+            self._add(Match(left[i], right[j], float(near[i, j]), float(names[i, j]), margin, rivals[:5], why))
+        return len(pairs)
+
+    @staticmethod
+    def _fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:
+        """Score parts of attention, orientation, and whether the same kinds of tensors are there."""
+        part = {None: 0, 'q': 1, 'k': 2, 'v': 3}
+        parts = [np.array([part[unit.part] for unit in side]) for side in (one, two)]
+        both = (parts[0][:, None] > 0) & (parts[1][None, :] > 0)
+        same = parts[0][:, None] == parts[1][None, :]
+        scores = PART * (both & same) - 2 * PART * (both & ~same) - 0.5 * PART * (~both & ~same)
+        shapes = [np.array([hash(unit.main.core) for unit in side]) for side in (one, two)]
+        scores = scores + TRANSPOSED * (shapes[0][:, None] != shapes[1][None, :])
+        bias = [np.array(['bias' in unit.atoms for unit in side]) for side in (one, two)]
+        return (scores - 0.3 * (bias[0][:, None] != bias[1][None, :])).astype(np.float32)
+
+    @staticmethod
+    def _solve(scores: Matrix) -> list[tuple[int, int, float]]:
+        """Return the best assignment as (row, column, margin); the margin is how much better than any other choice."""
+        rows, columns = linear_sum_assignment(-scores)
+        best = scores[rows, columns]
+        others = scores.copy()
+        others[rows, columns] = -np.inf
+        if min(scores.shape) < 1 or scores.size == 1:
+            return [(int(i), int(j), 1.0) for i, j in zip(rows, columns, strict=True)]
+        second = np.maximum(others.max(axis=1)[rows], others.max(axis=0)[columns])
+        margins = np.clip(best - second, -1.0, 1.0)
+        return [(int(i), int(j), float(m)) for i, j, m in zip(rows, columns, margins, strict=True)]
+
+    def _pair_leftovers(self) -> int:
+        """Pair units that are left, where their surroundings or names agree; returns how many were added."""
+        left = [i for i in range(len(self.units[0])) if i not in self.taken]
+        right = [j for j in range(len(self.units[1])) if j not in self.matches]
+        if not left or not right:
+            return 0
+        near = self._nearness(left, right)
+        groups: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for side, (keys, rest) in enumerate(zip(self.keys, (left, right), strict=True)):
+            for position, index in enumerate(rest):
+                groups[keys[index]][side].append(position)
+        added = 0
+        for rows, columns in groups.values():
+            if rows and columns:
+                block = near[np.ix_(rows, columns)]
+                added += self._pair_units([left[i] for i in rows], [right[j] for j in columns], block, 'left over')
+        return added
+
+    def _nearness(self, left: Sequence[int], right: Sequence[int]) -> Matrix:
+        """For pairs of left-over units: how much of the smallest paired module around them is matched (Dice)."""
+        paired: dict[tuple[str, str], int] = defaultdict(int)
+        size: list[dict[str, int]] = [defaultdict(int), defaultdict(int)]
+        above = [[_ancestors(unit.path) for unit in side] for side in self.units]
+        for side in (0, 1):
+            for paths in above[side]:
+                for path in paths:
+                    size[side][path] += 1
+        for match in self.matches.values():
+            for a in above[0][match.source]:
+                for b in above[1][match.target]:
+                    paired[a, b] += 1
+        dice = {(a, b): 2 * n / (size[0][a] + size[1][b]) for (a, b), n in paired.items()}
+        partners: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        for (a, b), value in dice.items():
+            partners[a].append((b, value))
+        where: dict[str, list[int]] = defaultdict(list)
+        for column, index in enumerate(right):
+            for path in above[1][index]:
+                where[path].append(column)
+        near = np.zeros((len(left), len(right)), dtype=np.float32)
+        for row, index in enumerate(left):
+            for path in above[0][index]:
+                for other, value in partners[path]:
+                    columns = where.get(other)
+                    if columns:
+                        near[row, columns] = np.maximum(near[row, columns], value)
+        return near
+
+
+def _families(nodes: Sequence[Node]) -> list[list[Node]]:
+    """Group modules by the list they are elements of; others stand alone."""
+    groups: dict[Hashable, list[Node]] = {}
+    for node in nodes:
+        groups.setdefault(id(node.parent) if node.number is not None else node.path, []).append(node)
+    return list(groups.values())
+
+
+def _order(rows: int, columns: int) -> Matrix:
+    """Score positions: 1 for the same rank, falling with the distance."""
+    first = np.arange(rows)[:, None] / max(rows - 1, 1)
+    second = np.arange(columns)[None, :] / max(columns - 1, 1)
+    distance = np.abs(first - second)
+    exact = (np.arange(rows)[:, None] == np.arange(columns)[None, :]) & (rows == columns)
+    return (0.5 * (1 - distance) + 0.5 * exact).astype(np.float32)
+
+
+def _ancestors(path: str) -> list[str]:
+    parts = path.split('.')
+    return ['', *('.'.join(parts[:depth]) for depth in range(1, len(parts)))]

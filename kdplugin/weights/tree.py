@@ -1,0 +1,72 @@
+"""The modules of a model as a tree over its units, with nodes that can be compared by what they hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from kdplugin.weights.naming import natural_key
+from kdplugin.weights.units import Unit
+
+
+@dataclass(eq=False)
+class Node:
+    """A module: the units below it and its child modules.
+
+    Args:
+        path: dotted path, '' for the model.
+        units: indices of all units below, in order.
+        children: modules with at least one unit; a module with a single child and nothing else is merged with it.
+        parent: None for the model.
+    """
+
+    path: str
+    units: list[int] = field(default_factory=list)
+    children: list[Node] = field(default_factory=list)
+    parent: Node | None = None
+    content: Hashable = None
+
+    @property
+    def number(self) -> int | None:
+        """The index of an element of a list of modules, else None."""
+        last = self.path.rsplit('.', 1)[-1]
+        return int(last) if last.isdigit() else None
+
+    def walk(self) -> Iterator[Node]:
+        """Yield this node and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def build_tree(units: Sequence[Unit], keys: Sequence[Hashable]) -> Node:
+    """Return the tree over units; ``content`` of each node is the multiset of its units' keys."""
+    root = Node('')
+    nodes = {'': root}
+    for index, unit in enumerate(units):
+        node = root
+        node.units.append(index)
+        parts = unit.path.split('.')
+        for depth in range(1, len(parts) + 1):
+            path = '.'.join(parts[:depth])
+            if path not in nodes:
+                nodes[path] = Node(path, parent=node)
+                node.children.append(nodes[path])
+            node = nodes[path]
+            node.units.append(index)
+    _finish(root, keys)
+    return root
+
+
+def _finish(node: Node, keys: Sequence[Hashable]) -> None:
+    for index, child in enumerate(node.children):
+        while len(child.children) == 1 and len(child.children[0].units) == len(child.units):
+            child = child.children[0]
+        child.parent = node
+        node.children[index] = child
+        _finish(child, keys)
+    numbered = [child for child in node.children if child.number is not None]
+    if len(numbered) == len(node.children):
+        node.children.sort(key=lambda child: natural_key(child.path))
+    node.content = frozenset(Counter(keys[index] for index in node.units).items())

@@ -21,15 +21,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mapping_pairs import all_pairs  # noqa: E402
-from mapping_pairs.base import Case, Pair  # noqa: E402
-from mapping_pairs.judge import WAYS, judge, plan_of  # noqa: E402
-from mapping_pairs.rival import load, mapping_of  # noqa: E402
-from mapping_pairs.scale import measure_scale  # noqa: E402
+from mapping_pairs import all_pairs
+from mapping_pairs.base import Case, Pair
+from mapping_pairs.judge import WAYS, judge, plan_of
+from mapping_pairs.rival import load, mapping_of
+from mapping_pairs.scale import measure_scale
 
-from kdplugin.reports.cli import run_tool  # noqa: E402
-from kdplugin.reports.tables import new_table, number, show  # noqa: E402
-from kdplugin.weights.plan import ProjectionPlan  # noqa: E402
+from kdplugin.reports.cli import run_tool
+from kdplugin.reports.tables import new_table, number, show
+from kdplugin.weights.plan import ProjectionPlan
 
 Find = Callable[[], ProjectionPlan | Mapping[str, str]]
 

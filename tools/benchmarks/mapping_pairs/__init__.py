@@ -6,7 +6,7 @@ from importlib import import_module
 
 from mapping_pairs.base import Pair
 
-FAMILIES = ('vit',)
+FAMILIES = ('vit', 'eva')
 
 
 def all_pairs() -> dict[str, Pair]:

@@ -102,7 +102,10 @@ class Pair:
 
 
 class Case:
-    """A pair, built: the models, the true state dict of the target, and the source's outputs."""
+    """A pair, built: the models, the true state dict of the target, and the source's outputs.
+
+    NaN in a true tensor stands for a value that is free, because the target never uses it.
+    """
 
     def __init__(self, pair: Pair, tiny: bool = False, seed: int = 0) -> None:
         self.pair = pair
@@ -111,18 +114,30 @@ class Case:
         randomise(self.source, seed)
         self.source.eval()
         self.target.eval()
-        self.state = {name: value.clone() for name, value in self.source.state_dict().items()}
-        self.truth = {name: value.clone() for name, value in pair.truth(self.state).items()}
+        self.state = {name: value.detach() for name, value in self.source.state_dict().items()}
+        self.truth = pair.truth(self.state)
         self.own = {name: value.clone() for name, value in self.target.state_dict().items()}
         if pair.by_values:
-            self.own.update(self.truth)
+            self.own.update({name: value.clone() for name, value in self.truth.items()})
             self.target.load_state_dict(self.own)
+        self.before = self.fingerprint()
         with torch.no_grad():
             self.wanted = pair.source_outputs(self.source, self.inputs)
 
+    def fingerprint(self) -> dict[str, float | bool]:
+        """Return a number for each tensor of both models, and their modes: nobody who asks may change them."""
+        models = {'source': self.source, 'target': self.target}
+        sums = {
+            f'{side} {name}': float(value.sum(dtype=torch.float64))
+            for side, model in models.items()
+            for name, value in model.state_dict().items()
+        }
+        return {**sums, **{f'{side} training': model.training for side, model in models.items()}}
+
     def difference(self, applied: State) -> float:
         """Return the largest output difference when the target holds these tensors and its own for the rest."""
-        self.target.load_state_dict({**self.own, **applied}, strict=True)
+        used = {name: value.nan_to_num() for name, value in applied.items()}
+        self.target.load_state_dict({**self.own, **used}, strict=True)
         try:
             with torch.no_grad():
                 outputs = self.pair.target_outputs(self.target, self.inputs)

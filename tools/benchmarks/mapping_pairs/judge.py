@@ -32,6 +32,13 @@ def carry_out(case: Case, answer: ProjectionPlan | Mapping[str, str]) -> tuple[d
     return {name: value for name, value in moved.items() if shapes.get(name) == value.shape}, []
 
 
+def equal(value: Tensor, true: Tensor) -> bool:
+    """Tell whether a tensor is the true one, bit by bit but for free values."""
+    if value.shape != true.shape or value.dtype != true.dtype:
+        return False
+    return torch.equal(value, torch.where(true.isnan(), value, true))
+
+
 def score(case: Case, applied: State, refused: Collection[str] = ()) -> dict[str, Any]:
     """Count the target's tensors that have a true source: right ones, and the names of those that are not.
 
@@ -41,8 +48,7 @@ def score(case: Case, applied: State, refused: Collection[str] = ()) -> dict[str
     for name, true in case.truth.items():
         if name in applied:
             value = applied[name]
-            same = value.shape == true.shape and value.dtype == true.dtype and torch.equal(value, true)
-            place = 'right' if same else 'wrong'
+            place = 'right' if equal(value, true) else 'wrong'
         elif name in refused:
             place = 'right' if case.pair.may_refuse(name) else 'refused'
         else:
@@ -67,6 +73,7 @@ def judge(case: Case, find: Callable[[], ProjectionPlan | Mapping[str, str]]) ->
     applied, refused = carry_out(case, answer)
     verdict = score(case, applied, refused)
     verdict['seconds'] = round(seconds, 3)
+    verdict['changed'] = [name for name, value in case.fingerprint().items() if value != case.before[name]]
     fits = {name: value for name, value in applied.items() if name in case.own}
     verdict['max_output_difference'] = case.difference(fits)
     settled = {name: case.truth[name] for name in verdict['permitted_refusals']}

@@ -1,7 +1,11 @@
-"""What every distillation loss has in common."""
+"""What distillation losses have in common: the base of their classes, and the parts their formulas share.
+
+N image, C channel, H W position on a grid.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -9,17 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdplugin.errors import TapError
+from kdplugin.errors import ConfigError, TapError
 
 
 class DistillationLoss(nn.Module):
     """Base of the thin classes: settings here, arithmetic in the function beside the class.
 
-    ``compares`` tells the engine what it may do before the loss: 'features' of different widths get an adapter,
-    'logits' must agree in their classes.
+    ``compares`` tells the engine what it may do before the loss. 'features' of different widths get an adapter, and
+    the student's are resized to the teacher's; 'logits' must agree in their classes and are resized too; 'relations'
+    come as they are, because the formula itself takes other widths (or is wrong on resized tensors).
+
+    ``takes`` names the keywords that the loss can use beside the two tensors. All are optional for the caller unless
+    the function says otherwise; every class accepts ``labels``.
     """
 
-    compares: ClassVar[Literal['features', 'logits']]
+    compares: ClassVar[Literal['features', 'logits', 'relations']]
+    takes: ClassVar[tuple[str, ...]] = ('labels',)
     temperature: float | None = None
 
     def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor | None = None) -> Tensor:
@@ -36,20 +45,97 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
         )
 
 
+def check_positive(value: float, name: str, advice: str) -> float:
+    """Return a setting of a loss, or raise ConfigError unless it is finite and > 0."""
+    if not 0 < value < float('inf'):
+        raise ConfigError(f'Expected a finite {name} > 0 but got {value}. {advice}')
+    return value
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return half precision as float32; float64 stays what it is."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def comparable(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both tensors in float32 or better, the teacher's without its graph; raises TapError on other shapes."""
+    check_same_shape(student, teacher)
+    return precise(student), precise(teacher.detach())
+
+
 Ignored = int | Sequence[int] | None
+
+
+def valid_positions(labels: Tensor | None, ignore_index: Ignored, shape: Sequence[int]) -> Tensor | None:
+    """Return which positions (N, H, W) of a grid count, or None if all do.
+
+    Labels (N, H', W') of another size are resampled by nearest neighbour. Labels without the grid's number of axes
+    say nothing about it: a vector (N, C) has no positions.
+
+    Args:
+        labels: class indices.
+        ignore_index: the label of positions that do not count; several may be given.
+        shape: of the grid, (N, H, W).
+    """
+    if labels is None or ignore_index is None or labels.dim() != len(shape):
+        return None
+    if labels.shape[1:] != tuple(shape[1:]):
+        labels = F.interpolate(labels[:, None].float(), size=tuple(shape[1:]), mode='nearest')[:, 0]
+    ignored = torch.as_tensor(ignore_index, device=labels.device)
+    return torch.isin(labels, ignored.to(labels.dtype), invert=True)
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Return sum(weight * values) / sum(weight); 0 with a gradient path where nothing has weight.
+
+    Values of weight 0 may be anything, NaN included.
+
+    Args:
+        values: of any shape, also empty.
+        weight: of the same shape, bool or >= 0; None is the plain mean.
+    """
+    if weight is None:
+        return values.mean() if values.numel() else values.sum()
+    weight = weight.detach().to(values.dtype)
+    total = weight.sum()
+    return torch.where(weight > 0, weight * values, 0).sum() / torch.where(total > 0, total, 1)
 
 
 def mean_over_valid(values: Tensor, labels: Tensor | None, ignore_index: Ignored) -> Tensor:
     """Average values (N, H, W) over the pixels whose label is not ``ignore_index``, or none of several.
 
-    Labels (N, H', W') of another size are resampled to the grid of the values by nearest neighbour. Without labels
-    every position counts, and so it does where the values have none (N,) while the labels have. If no pixel is
-    valid the result is 0 with a gradient path.
+    Without labels every position counts, and so it does where the values have none (N,) while the labels have. If no
+    pixel is valid the result is 0 with a gradient path.
     """
-    if labels is None or ignore_index is None or labels.dim() != values.dim():
-        return values.mean()
-    if labels.shape[1:] != values.shape[1:]:
-        labels = F.interpolate(labels[:, None].float(), size=values.shape[1:], mode='nearest')[:, 0]
-    ignored = torch.as_tensor(ignore_index, device=labels.device)
-    valid = torch.isin(labels, ignored.to(labels.dtype), invert=True)
-    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
+    return weighted_mean(values, valid_positions(labels, ignore_index, values.shape))
+
+
+def unit(values: Tensor, dim: int, *, shortest: float = 1e-12) -> Tensor:
+    """Return vectors of length 1; those not longer than ``shortest`` become 0 and get no gradient."""
+    squares = values.square().sum(dim, keepdim=True)
+    long = squares > shortest**2
+    return torch.where(long, values / torch.where(long, squares, 1).sqrt(), 0)
+
+
+def standardize(values: Tensor, dim: tuple[int, ...], valid: Tensor | None = None) -> Tensor:
+    """Return values with mean 0 and sum of squares 1 along ``dim``, so that Pearson's r is a sum of products.
+
+    Where nothing varies (up to float32's resolution) the result is 0 and there is no gradient.
+
+    Args:
+        values: of any shape.
+        dim: the axes that make one sample.
+        valid: bool, broadcast to the values; invalid ones become 0 and do not count.
+    """
+    if valid is None:
+        counts: int | Tensor = math.prod(values.shape[axis] for axis in dim)
+        mean = values.mean(dim, keepdim=True)
+        centred = values - mean
+    else:
+        counts = valid.expand(values.shape).sum(dim, keepdim=True).clamp(min=1)
+        values = torch.where(valid, values, 0)
+        mean = values.sum(dim, keepdim=True) / counts
+        centred = torch.where(valid, values - mean, 0)
+    squares = centred.square().sum(dim, keepdim=True)
+    varies = squares > counts * (1e-6 * mean).square() + 1e-24
+    return torch.where(varies, centred / torch.where(varies, squares, 1).sqrt(), 0)

@@ -5,11 +5,13 @@ N image, C channel, H W position on the grid of the feature map.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdplugin.losses.base import DistillationLoss, Ignored, check_same_shape, mean_over_valid
+from kdplugin.losses.base import DistillationLoss, Ignored, comparable, mean_over_valid, unit
 from kdplugin.registry import MODELS
+
+SHORTEST = 1e-6
+"""Vectors below this length have no direction."""
 
 
 def cosine_distance(
@@ -18,7 +20,8 @@ def cosine_distance(
     """Return the mean over valid positions of 1 - cos(student, teacher), the angle taken over channels.
 
     Formula: 1 - <s, t> / (|s| |t|) at each position; 0 for equal directions, 2 for opposite ones, whatever the
-    norms. A position where either vector is zero counts 1.
+    norms. A position where either vector is zero (shorter than 1e-6) counts 1 and gets no gradient: its direction is
+    undefined, and torch's ``cosine_similarity`` would give such a dead position a gradient of 1e8.
 
     Args:
         student: features (N, C, H, W).
@@ -30,9 +33,9 @@ def cosine_distance(
     Raises:
         TapError: the shapes differ.
     """
-    check_same_shape(student, teacher)
-    distance = 1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=1)
-    return mean_over_valid(distance, labels, ignore_index)
+    student, teacher = comparable(student, teacher)
+    ours, theirs = (unit(side, 1, shortest=SHORTEST) for side in (student, teacher))
+    return mean_over_valid(1 - (ours * theirs).sum(1), labels, ignore_index)
 
 
 @MODELS.register_module()

@@ -8,9 +8,23 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdplugin.errors import ConfigError
-from kdplugin.losses.base import DistillationLoss, Ignored, check_same_shape, mean_over_valid
+from kdplugin.losses.base import DistillationLoss, Ignored, check_positive, comparable, mean_over_valid
 from kdplugin.registry import MODELS
+
+
+def softmax_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, dim: int = 1) -> Tensor:
+    """Return T^2 * KL(softmax(teacher / T) || softmax(student / T)) along one axis, not averaged over the others."""
+    log_student = F.log_softmax(student / temperature, dim=dim)
+    log_teacher = F.log_softmax(teacher / temperature, dim=dim)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction='none', log_target=True).sum(dim)
+
+
+def sigmoid_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Return T^2 * KL(Bernoulli(sigmoid(teacher / T)) || Bernoulli(sigmoid(student / T))) of each element."""
+    student, teacher = student / temperature, teacher / temperature
+    on = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    off = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return temperature**2 * (on + off)
 
 
 def kl_divergence(
@@ -44,11 +58,8 @@ def kl_divergence(
         >>> float(kl_divergence(logits, logits, temperature=4.0))
         0.0
     """
-    check_same_shape(student, teacher)
-    log_student = F.log_softmax(student.float() / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=1)
-    divergence = F.kl_div(log_student, log_teacher, reduction='none', log_target=True).sum(dim=1)
-    return temperature**2 * mean_over_valid(divergence, labels, ignore_index)
+    student, teacher = comparable(student, teacher)
+    return mean_over_valid(softmax_divergence(student, teacher, temperature=temperature), labels, ignore_index)
 
 
 @MODELS.register_module()
@@ -65,9 +76,7 @@ class KLDivergenceLoss(DistillationLoss):
 
     def __init__(self, temperature: float = 1.0, ignore_index: Ignored = 255) -> None:
         super().__init__()
-        if not 0 < temperature < float('inf'):
-            raise ConfigError(f'Expected a finite temperature > 0 but got {temperature}. Try 1 to 8.')
-        self.temperature = temperature
+        self.temperature = check_positive(temperature, 'temperature', 'Try 1 to 8.')
         self.ignore_index = ignore_index
 
     def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor | None = None) -> Tensor:

@@ -8,8 +8,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdplugin.errors import TapError
-from kdplugin.losses.base import DistillationLoss, check_same_shape, mean_over_valid
+from kdplugin.errors import ConfigError, TapError
+from kdplugin.losses.base import (
+    DistillationLoss,
+    check_positive,
+    check_same_shape,
+    comparable,
+    mean_over_valid,
+    standardize,
+    unit,
+    valid_positions,
+    weighted_mean,
+)
 
 
 def test_mean_without_labels_counts_everything() -> None:
@@ -65,6 +75,83 @@ def test_shapes_that_differ_are_named() -> None:
     message = r'tensors of one shape but got \(2, 3\) and \(2, 4\)\. Tap layers of equal shape'
     with pytest.raises(TapError, match=message):
         check_same_shape(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_settings_must_be_positive_and_finite() -> None:
+    assert check_positive(2.5, 'temperature', 'Try 1.') == 2.5
+    for value in (0, -1.0, float('nan'), float('inf')):
+        with pytest.raises(ConfigError, match=rf'Expected a finite temperature > 0 but got {value}\. Try 1\.'):
+            check_positive(value, 'temperature', 'Try 1.')
+
+
+def test_sides_are_compared_in_float32_or_better_without_the_teachers_graph() -> None:
+    for given, used in ((torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64,) * 2):
+        sides = comparable(*(torch.ones(1, 2, dtype=given, requires_grad=True) for _ in range(2)))
+        assert [(side.dtype, side.requires_grad) for side in sides] == [(used, True), (used, False)]
+
+
+def test_labels_that_have_no_grid_say_nothing() -> None:
+    labels = torch.tensor([[[0, 255]]])
+    assert valid_positions(labels, 255, (1, 1, 2)).tolist() == [[[True, False]]]
+    assert valid_positions(labels, (0, 255), (1, 1, 2)).tolist() == [[[False, False]]]
+    assert valid_positions(labels, 255, (1,)) is None
+    assert valid_positions(labels, None, (1, 1, 2)) is None
+    assert valid_positions(None, 255, (1, 1, 2)) is None
+
+
+def test_weighted_mean_by_hand() -> None:
+    values = torch.tensor([1.0, 4.0, float('nan')], requires_grad=True)
+    weight = torch.tensor([3.0, 1.0, 0.0])
+    mean = weighted_mean(values, weight)
+    assert float(mean.detach()) == pytest.approx(7 / 4)
+    assert torch.autograd.grad(mean, values)[0].tolist() == [0.75, 0.25, 0]
+    assert float(weighted_mean(values[:2].detach(), 1e-3 * weight[:2])) == pytest.approx(7 / 4)
+    assert weighted_mean(values[:2], None) == 2.5
+
+
+@pytest.mark.parametrize('weight', [None, torch.zeros(0), torch.zeros(0, dtype=torch.bool)])
+def test_mean_over_nothing_is_zero_with_a_gradient_path(weight: torch.Tensor | None) -> None:
+    values = torch.zeros(0, requires_grad=True)
+    mean = weighted_mean(values, weight)
+    assert mean == 0
+    assert mean.requires_grad
+
+
+def test_no_weight_at_all_is_zero_with_a_gradient_path() -> None:
+    values = torch.ones(3, requires_grad=True)
+    mean = weighted_mean(values, torch.zeros(3))
+    mean.backward()
+    assert mean == 0
+    assert values.grad.tolist() == [0, 0, 0]
+
+
+def test_unit_vectors_and_those_too_short_to_have_a_direction() -> None:
+    values = torch.tensor([[3.0, 4.0], [0.0, 0.0], [3e-5, 4e-5]], requires_grad=True)
+    units = unit(values, 1, shortest=1e-4)
+    torch.testing.assert_close(units, torch.tensor([[0.6, 0.8], [0, 0], [0, 0]]))
+    units[:, 0].sum().backward()
+    assert torch.equal(values.grad[1:], torch.zeros(2, 2))
+    torch.testing.assert_close(values.grad[0], torch.tensor([0.128, -0.096]))  # (1 - 0.36) / 5, -0.48 / 5
+    torch.testing.assert_close(unit(values.detach(), 1)[2], torch.tensor([0.6, 0.8]))
+
+
+def test_standardized_values_have_mean_zero_and_length_one() -> None:
+    values = torch.tensor([[1.0, 2.0, 6.0, 99.0], [5.0, 5.0, 5.0, 99.0]], requires_grad=True)
+    valid = torch.tensor([True, True, True, False])
+    result = standardize(values, (1,), valid)
+    torch.testing.assert_close(result[0], torch.tensor([-2.0, -1.0, 3.0, 0.0]) / 14**0.5)
+    assert result[1].tolist() == [0, 0, 0, 0]
+    assert torch.equal(standardize(values[:, :3], (1,)), result[:, :3])
+    result[:, 0].sum().backward()
+    assert values.grad[0, 3] == 0
+    assert values.grad[0, 0] != 0
+    assert values.grad[1].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize('scale', [1e-9, 1e9])
+def test_standardizing_does_not_depend_on_the_scale(scale: float) -> None:
+    values = torch.tensor([1.0, 2.0, 6.0])
+    torch.testing.assert_close(standardize(scale * values, (0,)), standardize(values, (0,)))
 
 
 def test_a_loss_without_arithmetic_cannot_be_used() -> None:

@@ -9,12 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import loss_laws
 import pytest
 import torch
 from torch import Tensor
 
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.losses import KLDivergenceLoss, kl_divergence
+from kdplugin.losses.kl_divergence import sigmoid_divergence, softmax_divergence
 
 GOLDEN = json.loads((Path(__file__).parents[1] / 'golden/kl_divergence.json').read_text())['cases']
 
@@ -63,6 +65,21 @@ def test_gradient_equals_autograd_of_the_formula(temperature: float) -> None:
     # and by hand: T (q - p) / (N H W)
     by_hand = temperature * ((student / temperature).softmax(1) - (teacher / temperature).softmax(1)) / (2 * 3 * 4)
     torch.testing.assert_close(ours, by_hand, rtol=1e-4, atol=1e-7)
+
+
+def test_gradient_equals_differences() -> None:
+    loss_laws.gradient_equals_differences(kl_divergence, logits(2, 3, 2, 2), logits(2, 3, 2, 2, seed=1))
+
+
+def test_bernoulli_divergence_is_that_of_two_classes() -> None:
+    """sigmoid(x) is the softmax of (x, 0)."""
+    student, teacher = logits(2, 3, 4), logits(2, 3, 4, seed=1)
+    two = (torch.stack([side, torch.zeros_like(side)], 1) for side in (student, teacher))
+    expected = softmax_divergence(*two, temperature=3.0, dim=1)
+    torch.testing.assert_close(sigmoid_divergence(student, teacher, temperature=3.0), expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(sigmoid_divergence(student, student), torch.zeros(2, 3, 4))
+    far = sigmoid_divergence(torch.tensor(-1e4), torch.tensor(1e4))
+    assert float(far) == pytest.approx(1e4)
 
 
 def test_temperature_squared_keeps_the_gradient_size() -> None:

@@ -33,8 +33,11 @@ OPERATIONS = {
     'resize_positions': ('prefix', 'grid', 'target_prefix', 'target_grid'),
     'project': ('dim', 'group', 'side'),
     'expand': ('dim', 'size', 'how'),
+    'multiply': ('dim', 'source'),
+    'add_product': ('matrix', 'vector'),
+    'fill': ('shape', 'value'),
 }
-"""The operations a step can name and their arguments; ``kdplugin.weights.apply`` documents what each does."""
+"""The operations a step can name and their arguments; ``kdplugin.weights.steps`` documents what each does."""
 
 VERSION = 1
 
@@ -126,10 +129,14 @@ class AxisGroup:
         kind: 'residual' (a linear stream: any basis), 'hidden' (behind an elementwise non-linearity: units are chosen
             or averaged, never rotated), or 'heads' (whole attention heads are chosen or averaged).
         source_width, target_width: size of the axis before and after.
-        method: 'truncate', 'average' or 'svd'.
-        members: (source tensor, axis, side) of every producer and consumer; side is 'out' or 'in', or 'gain' for a
-            multiplicative vector such as a norm's weight.
+        method: 'truncate', 'average' or 'svd'; a wider target has 'repeat' or 'zero', or 'svd' for a rotated stream.
+        members: (source tensor, axis, side): the producers and consumers that a basis of method 'svd' is measured on.
+            The axis is that of the prepared tensor; side is 'out' or 'in', 'gain' for a multiplicative vector such as
+            a norm's weight, and in 'heads' groups 'q', 'k', 'head' (an axis of heads) or 'dim' (within a head).
         unit: values that stay together: a head's width in 'heads' groups, else 1.
+        target_unit: a head's width in the target; 0 where it stays the same.
+        centred: the stream is read through LayerNorm, so the basis keeps the direction of all ones for the mean.
+        paired: rotary pairs stay pairs where heads change their width; otherwise q and k may rotate within a head.
     """
 
     kind: str
@@ -138,6 +145,9 @@ class AxisGroup:
     method: str
     members: tuple[tuple[str, int, str], ...]
     unit: int = 1
+    target_unit: int = 0
+    centred: bool = False
+    paired: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,22 @@
 """Distillation losses: tensors in, one scalar out."""
 
 from kdplugin.losses.cosine import CosineLoss, cosine_distance
+from kdplugin.losses.cwd import CWDLoss, channel_wise_divergence
+from kdplugin.losses.fitnet import L1Loss, L2Loss, l1_distance, l2_distance
 from kdplugin.losses.kl_divergence import KLDivergenceLoss, kl_divergence
 from kdplugin.losses.pkd import PKDLoss, pearson_distance
 
 __all__ = [
+    'CWDLoss',
     'CosineLoss',
     'KLDivergenceLoss',
+    'L1Loss',
+    'L2Loss',
     'PKDLoss',
+    'channel_wise_divergence',
     'cosine_distance',
     'kl_divergence',
+    'l1_distance',
+    'l2_distance',
     'pearson_distance',
 ]

@@ -113,8 +113,8 @@ class PlanReport:
         named = [f'{e.target} {e.shape}, {e.kind}: {e.reason or "no reason given"}' for e in missing[:NAMED]]
         more = '; ...' if len(missing) > NAMED else ''
         raise CheckpointError(
-            f'Expected {self.plan.source} to give {_percent(min_coverage)} of the parameters of {self.plan.target} but '
-            f'got {_percent(coverage)}; {len(missing)} of {len(self.plan)} tensors are not loaded '
+            f'Expected {self.plan.source} to give {percent(min_coverage)} of the parameters of {self.plan.target} but '
+            f'got {percent(coverage)}; {len(missing)} of {len(self.plan)} tensors are not loaded '
             f'({"; ".join(named)}{more}). Use a nearer source, give its prefix, edit the plan or lower min_coverage.'
         )
 
@@ -137,6 +137,6 @@ class PlanReport:
         return json.dumps(content, indent=1)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Write a share so that what is not all never reads 100 %."""
     return f'{math.floor(share * 1000 + 1e-9) / 10:.1f} %'

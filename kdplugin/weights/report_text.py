@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ def report_text(report: PlanReport, *, every_tensor: bool) -> str:
     """Return a report as text, at most ``WIDTH`` characters a line."""
     rows = report.rows
     parts: list[RenderableType] = [f'{report.plan.source} -> {report.plan.target}', _totals(report)]
-    parts.append(_tensors([row for row in rows if row.sources or row.kind not in ('random', 'refused')], every_tensor))
+    parts += _tensors([row for row in rows if row.kind not in ('random', 'refused')], every_tensor)
     for kind in ('random', 'refused'):
         left = [row for row in rows if row.kind == kind]
         if left:
@@ -76,25 +76,46 @@ def _share(part: int, whole: int) -> tuple[str, str]:
     return f'{part:,}', f'{min(percent, 99.99) if part < whole else percent:.2f}'
 
 
-def _tensors(rows: list[Row], every_tensor: bool) -> Table:
-    """Return a line for each tensor, or for each group of tensors that differ in numbers inside their names only."""
+def _tensors(rows: list[Row], every_tensor: bool) -> list[RenderableType]:
+    """Return a table with a line for each tensor, or for each group of layers; without exact copies then."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        key = (_pattern(row.target), row.shape, row.kind, tuple(map(_pattern, row.sources)), row.operation)
-        groups.setdefault(row.target if every_tensor else key, []).append(row)  # type: ignore[arg-type]
+        if every_tensor or row.kind != 'exact':
+            groups.setdefault((row.target,) if every_tensor else _group_key(row), []).append(row)
     table = _table('target <- source, operation', 'x', 'shape', 'kind', 'error')
     for group in groups.values():
-        row, name = group[0], str if len(group) == 1 else _pattern
+        row = group[0]
         shapes = sorted({shape for row in group for shape in row.source_shapes if shape and shape != row.shape})
-        sources = '\n     '.join(dict.fromkeys(map(name, row.sources)))
-        lines = [name(row.target), f'  <- {" ".join([sources, *map(_shape, shapes)])}', f'     {row.operation}']
+        sources = '\n     '.join(dict.fromkeys(map(_shared, zip(*(row.sources for row in group), strict=True))))
+        lines = [
+            _shared([row.target for row in group]),
+            f'  <- {" ".join([sources, *(map(_shape, shapes) if len(shapes) < NAMED else [])])}',
+            f'     {row.operation}',
+        ]
         text = '\n'.join(lines[: 2 if row.operation == 'copy' else 3])
-        table.add_row(text, str(len(group)), _shape(row.shape), row.kind, _errors(group))
-    return table
+        shape = _shape(row.shape) if len({row.shape for row in group}) == 1 else 'several'
+        table.add_row(text, str(len(group)), shape, row.kind, _errors(group))
+    exact = 0 if every_tensor else sum(row.kind == 'exact' for row in rows)
+    left_out = [f'exact copies are counted, not listed: {exact:,}'] if exact else []
+    return [*([table] if groups else []), *left_out]
+
+
+def _group_key(row: Row) -> tuple[object, ...]:
+    """Group layers that differ in numbers only, and the tensors of a module that is renamed as a whole."""
+    module, _, leaf = row.target.rpartition('.')
+    if row.operation == 'copy' and row.sources[0].endswith(f'.{leaf}'):
+        return row.kind, _pattern(module), _pattern(row.sources[0].removesuffix(f'.{leaf}'))
+    return row.kind, _pattern(row.target), tuple(map(_pattern, row.sources)), row.shape, row.operation
 
 
 def _pattern(name: str) -> str:
     return re.sub(r'(?<![^.])\d+(?![^.])', '*', name)
+
+
+def _shared(names: Sequence[str]) -> str:
+    """Return a name with '*' for the parts in which names differ."""
+    parts = zip(*(name.split('.') for name in names), strict=True)
+    return '.'.join(same[0] if len(set(same)) == 1 else '*' for same in parts)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -65,7 +65,20 @@ def test_repeated_layers_share_a_line_with_the_range_of_their_errors() -> None:
         'blocks.*.attn.v.weight 16x16',
         'join(dim 0): 3 x project(0, residual, out)',
     ]
-    assert 'stem.weight 1 8x3 exact 0.000' in said
+    assert 'exact copies are counted, not listed: 1' in said
+    assert not any(line.startswith('stem') for line in said)
+
+
+def test_a_module_that_is_renamed_as_a_whole_is_one_line() -> None:
+    leaves = {'weight': (8, 3), 'bias': (8,)}
+    entries = [
+        Entry(f'convs.{n}.bn.{leaf}', shape, 'renamed', (Piece(f'{n}.norm.{leaf}'),))
+        for n in range(3)
+        for leaf, shape in leaves.items()
+    ]
+    said = [' '.join(line.split()) for line in PlanReport(ProjectionPlan('a', 'b', tuple(entries))).text().splitlines()]
+    at = said.index('convs.*.bn.* 6 several renamed 0.000')
+    assert said[at + 1] == '<- *.norm.*'
 
 
 def test_every_tensor_has_its_own_lines_on_request() -> None:
@@ -73,6 +86,7 @@ def test_every_tensor_has_its_own_lines_on_request() -> None:
     for n in range(12):
         assert f'layers.{n}.attn.qkv.weight 1 24x8 projected {n / 100:.3f}' in said
         assert f'<- blocks.{2 * n}.attn.q.weight' in said
+    assert 'stem.weight 1 8x3 exact 0.000' in said
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from mapping_pairs.base import Pair
 
-FAMILIES = ('vit', 'eva')
+FAMILIES = ('vit', 'eva', 'cnn', 'depth')
 
 
 def all_pairs() -> dict[str, Pair]:

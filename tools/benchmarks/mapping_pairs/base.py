@@ -116,10 +116,9 @@ class Case:
         self.target.eval()
         self.state = {name: value.detach() for name, value in self.source.state_dict().items()}
         self.truth = pair.truth(self.state)
-        self.own = {name: value.clone() for name, value in self.target.state_dict().items()}
-        if pair.by_values:
-            self.own.update({name: value.clone() for name, value in self.truth.items()})
-            self.target.load_state_dict(self.own)
+        self.fresh = {name: value.clone() for name, value in self.target.state_dict().items()}
+        self.own = {**self.fresh, **self.truth} if pair.by_values else self.fresh
+        self.target.load_state_dict(self.own)
         self.before = self.fingerprint()
         with torch.no_grad():
             self.wanted = pair.source_outputs(self.source, self.inputs)
@@ -135,9 +134,9 @@ class Case:
         return {**sums, **{f'{side} training': model.training for side, model in models.items()}}
 
     def difference(self, applied: State) -> float:
-        """Return the largest output difference when the target holds these tensors and its own for the rest."""
+        """Return the largest output difference when the target holds these tensors, its first ones for the rest."""
         used = {name: value.nan_to_num() for name, value in applied.items()}
-        self.target.load_state_dict({**self.own, **used}, strict=True)
+        self.target.load_state_dict({**self.fresh, **used}, strict=True)
         try:
             with torch.no_grad():
                 outputs = self.pair.target_outputs(self.target, self.inputs)
@@ -146,7 +145,10 @@ class Case:
         return float((outputs - self.wanted).abs().max())
 
 
-def renamed(state: State, *rules: tuple[str, str]) -> dict[str, Tensor]:
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+
+
+def renamed(state: State, *rules: Rule) -> dict[str, Tensor]:
     """Rename tensors by every rule (pattern, replacement) in turn."""
     result = {}
     for name, value in state.items():

@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +25,11 @@ import safetensors.torch
 import torch
 
 from kdplugin.errors import CheckpointError
+from kdplugin.weights.stand_ins import stand_ins
+from kdplugin.weights.unwrap import state_dict_of
+
+__all__ = ['atomic_file', 'hash_file', 'hash_tensors', 'read_checkpoint', 'state_dict_of', 'trust_checkpoints',
+           'write_checkpoint']  # fmt: skip
 
 _trust_by_default = False
 
@@ -91,7 +97,7 @@ def _mmengine_globals() -> list[Any]:
 @functools.cache
 def _allow_list() -> list[Any]:
     numpy_core = np._core if hasattr(np, '_core') else np.core
-    allowed: list[Any] = [np.ndarray, (_number_type, 'numpy.dtype')]
+    allowed: list[Any] = [np.ndarray, (_number_type, 'numpy.dtype'), *stand_ins()]
     allowed += {type(np.dtype(f'{kind}{size}')) for kind, size in NUMBER_TYPES}
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed.append((numpy_core.multiarray._reconstruct, f'{module}._reconstruct'))
@@ -101,14 +107,15 @@ def _allow_list() -> list[Any]:
     return allowed
 
 
-def _load_pickle(source: Path | BinaryIO, name: str, map_location: Any, trust: bool) -> Any:
+def _load_pickle(source: Path | BinaryIO, name: str, map_location: Any, trust: bool, mmap: bool) -> Any:
     head = b''
     try:
         head = _first_bytes(source)
+        mmap = mmap and zipfile.is_zipfile(source)
         if trust:
-            return torch.load(source, map_location=map_location, weights_only=False)
+            return torch.load(source, map_location=map_location, weights_only=False, mmap=mmap)
         with torch.serialization.safe_globals(_allow_list()):
-            return torch.load(source, map_location=map_location, weights_only=True)
+            return torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged file can raise anything
         refused = isinstance(error, pickle.UnpicklingError) and head.startswith(CONTAINERS) and not trust
         raise (_refusal if refused else _damage)(error, head, name) from None
@@ -150,7 +157,7 @@ def _damage(error: Exception, head: bytes, name: str) -> CheckpointError:
 
 
 def read_checkpoint(
-    path: str | Path | BinaryIO, map_location: Any = 'cpu', trust_checkpoint: bool | None = None
+    path: str | Path | BinaryIO, map_location: Any = 'cpu', trust_checkpoint: bool | None = None, *, mmap: bool = False
 ) -> dict[str, Any]:
     """Read a ``.pth``/``.pt``/``.ckpt`` or ``.safetensors`` file into a dict, safely.
 
@@ -159,6 +166,7 @@ def read_checkpoint(
         map_location: where tensors go, as in ``torch.load``.
         trust_checkpoint: True unpickles everything, which can run any program; None takes the surrounding
             ``trust_checkpoints`` block, or False.
+        mmap: leave tensors of a zip file (what ``torch.save`` writes since 1.6) on disk until they are touched.
 
     Raises:
         CheckpointError: the file is missing, damaged, not a dict, or wants to run code.
@@ -171,10 +179,10 @@ def read_checkpoint(
             raise CheckpointError(f'Expected a checkpoint file but {file} {problem}. Check the path.')
         if file.suffix == '.safetensors':
             return {'state_dict': _read_safetensors(file, map_location)}
-        content = _load_pickle(file, str(file), map_location, trust)
+        content = _load_pickle(file, str(file), map_location, trust, mmap)
         name = str(file)
     else:
-        content, name = _load_pickle(path, 'the stream', map_location, trust), 'the stream'
+        content, name = _load_pickle(path, 'the stream', map_location, trust, False), 'the stream'
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f'Expected a dict of tensors in {name} but got {type(content).__name__}. '
@@ -188,31 +196,17 @@ def _read_safetensors(file: Path, map_location: Any) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load_file(file, device=str(device))
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f'Expected a safetensors file but {file} is damaged ({error}). Copy it again from its source.'
-        ) from None
+        raise safetensors_damage(file, error) from None
 
 
-def state_dict_of(checkpoint: Mapping[str, Any], name: str = 'the checkpoint') -> dict[str, torch.Tensor]:
-    """Take the weights out of a checkpoint: unwraps ``state_dict`` or ``model`` and a ``module.`` prefix.
-
-    Raises:
-        CheckpointError: there are no tensors, or something that is not a tensor sits among them.
-    """
-    weights: Mapping[str, Any] = checkpoint
-    for key in ('state_dict', 'model'):
-        if isinstance(weights.get(key), Mapping):
-            weights = weights[key]
-    strangers = [key for key, value in weights.items() if not isinstance(value, torch.Tensor)]
-    if strangers or not weights:
-        raise CheckpointError(
-            f'Expected a state dict of tensors in {name} but got '
-            f'{"no entries" if not weights else f"non-tensor entries such as {strangers[:3]}"}. '
-            'Pass a file that holds model weights.'
-        )
-    if all(key.startswith('module.') for key in weights):
-        return {key[len('module.') :]: value for key, value in weights.items()}
-    return dict(weights)
+def safetensors_damage(file: Path, error: Exception) -> CheckpointError:
+    """Return the error for a file that safetensors refused; it shows text, such as a Git LFS pointer's."""
+    with file.open('rb') as opened:
+        head = opened.read(16)
+    reason = f'it begins with {head!r}' if head and head.isascii() and b'\0' not in head[:8] else str(error)
+    return CheckpointError(
+        f'Expected a safetensors file but {file} is damaged ({reason}). Copy it again from its source.'
+    )
 
 
 def write_checkpoint(content: Mapping[str, Any], path: str | Path, metadata: dict[str, str] | None = None) -> None:
@@ -226,14 +220,21 @@ def write_checkpoint(content: Mapping[str, Any], path: str | Path, metadata: dic
     target = Path(path)
     with atomic_file(target) as temporary:
         if target.suffix == '.safetensors':
-            weights = {
-                key: value.detach().clone(memory_format=torch.contiguous_format)  # safetensors refuses shared memory
-                for key, value in state_dict_of(content).items()
-            }
-            safetensors.torch.save_file(weights, temporary, metadata=metadata or {})
+            safetensors.torch.save_file(_unshared(state_dict_of(content)), temporary, metadata=metadata or {})
         else:
             with open(temporary, 'wb') as file:  # given a path, torch writes its random name into the file
                 torch.save(content, file)
+
+
+def _unshared(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy what safetensors refuses, tensors that share memory or are not contiguous, and nothing else."""
+    seen, own = set(), {}
+    for key, value in weights.items():
+        memory = (value.device, value.untyped_storage().data_ptr())
+        apart = memory not in seen and value.is_contiguous()
+        seen.add(memory)
+        own[key] = value.detach() if apart else value.detach().clone(memory_format=torch.contiguous_format)
+    return own
 
 
 @contextlib.contextmanager
@@ -252,6 +253,17 @@ def atomic_file(target: str | Path) -> Iterator[str]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a new name in a folder to disk, where the system can: the content is there already."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

@@ -1,5 +1,6 @@
 """Distillation losses: tensors in, one scalar out."""
 
+from kdplugin.losses.attention_transfer import AttentionTransferLoss, attention_transfer
 from kdplugin.losses.cosine import CosineLoss, cosine_distance
 from kdplugin.losses.cwd import CWDLoss, channel_wise_divergence
 from kdplugin.losses.fitnet import L1Loss, L2Loss, l1_distance, l2_distance
@@ -7,12 +8,14 @@ from kdplugin.losses.kl_divergence import KLDivergenceLoss, kl_divergence
 from kdplugin.losses.pkd import PKDLoss, pearson_distance
 
 __all__ = [
+    'AttentionTransferLoss',
     'CWDLoss',
     'CosineLoss',
     'KLDivergenceLoss',
     'L1Loss',
     'L2Loss',
     'PKDLoss',
+    'attention_transfer',
     'channel_wise_divergence',
     'cosine_distance',
     'kl_divergence',

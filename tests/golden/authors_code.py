@@ -13,9 +13,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -28,14 +27,26 @@ def eighths(rng: np.random.Generator, *shape: int, scale: float = 2.0) -> torch.
     return torch.from_numpy(np.round(8 * scale * rng.standard_normal(shape)) / 8)
 
 
+class Nothing(ModuleType):
+    """Stands for whatever a file imports but does not need for its arithmetic: decorators leave classes as they are."""
+
+    Distiller = object
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if args and callable(args[0]) else self
+
+
 def load(clone: Path, file: str, absent: tuple[str, ...] = ()) -> Any:
-    """Import one file of a clone without its package; modules of ``absent`` are replaced by dummies."""
-    decorators = SimpleNamespace(register_module=lambda *a, **k: lambda kind: kind)
-    for name in absent:
-        dummy = MagicMock(spec=ModuleType(name))
-        dummy.MODELS = dummy.LOSSES = dummy.DISTILL_LOSSES = decorators
-        sys.modules[name] = dummy
-    spec = importlib.util.spec_from_file_location(f'{file.split("/")[0]}.{Path(file).stem}', clone / file)
+    """Import one file of a clone alone; the modules that it imports are replaced by nothing where ``absent``."""
+    path = Path(file).with_suffix('').parts
+    packages = ('.'.join(path[:end]) for end in range(1, len(path)))
+    sys.modules.update({name: Nothing(name) for name in (*packages, *absent)})
+    spec = importlib.util.spec_from_file_location('.'.join(path), clone / file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

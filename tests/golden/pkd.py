@@ -12,7 +12,7 @@ SHAPES = {'one_image': (1, 3, 2, 5), 'batch': (3, 4, 3, 2), 'wide': (2, 2, 1, 9)
 
 
 def make(clone: Path) -> Cases:
-    loss = load(clone, FILE, ('mmrazor', 'mmrazor.registry')).PKDLoss()
+    loss = load(clone, FILE, ('mmrazor.registry',)).PKDLoss()
     rng = np.random.default_rng(0)
     cases = []
     for name, shape in SHAPES.items():

@@ -16,14 +16,11 @@ from torch import Tensor
 
 from kdplugin.errors import CheckpointError
 from kdplugin.module_paths import did_you_mean
-from kdplugin.weights.io import read_checkpoint, state_dict_of, write_checkpoint
+from kdplugin.weights.io import read_checkpoint, write_checkpoint
 from kdplugin.weights.plan import ProjectionPlan
 from kdplugin.weights.source import open_source
-
-WRAPPERS = ('state_dict', 'model')
-"""Under which keys training code keeps the weights, outermost first."""
-
-DDP = 'module.'
+from kdplugin.weights.stand_ins import Container, Forgotten
+from kdplugin.weights.unwrap import CONTAINERS, plain_names, tensors_of
 
 
 class WeightRenamer:
@@ -58,7 +55,7 @@ class WeightRenamer:
             if file.suffix == '.safetensors':
                 with safe_open(file, 'pt') as opened:
                     self.header = opened.metadata() or {}
-        state_dict_of(content, self.name)
+        tensors_of(content, self.name)
         self.weights: dict[str, Any] = dict(content)
         self._backup: dict[str, Tensor] | None = None
 
@@ -66,20 +63,20 @@ class WeightRenamer:
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors under their present names."""
         inner: Mapping[str, Any] = self.weights
-        for key in self._wrappers():
+        for key in self._containers():
             inner = inner[key]
         return dict(inner)
 
-    def _wrappers(self) -> list[str]:
+    def _containers(self) -> list[str]:
         found, inner = [], self.weights
-        for key in WRAPPERS:
+        for key in CONTAINERS:
             if isinstance(inner.get(key), Mapping):
                 found.append(key)
                 inner = inner[key]
         return found
 
     def _replace(self, tensors: dict[str, Tensor]) -> None:
-        self.weights = _put(self.weights, self._wrappers(), tensors)
+        self.weights = _put(self.weights, self._containers(), tensors)
 
     def list_keys(self) -> list[str]:
         """Return all names, in the file's order."""
@@ -104,7 +101,7 @@ class WeightRenamer:
 
         Args:
             mapping: {old name: new name}, as ``WeightMapper.suggest_mapping`` returns it, or a plan that only renames.
-                Where all names of the file begin with ``module.``, old names may leave it out.
+                Old names may be those that ``open_source`` gives: without a ``module.`` that all begin with.
             preserve_unmapped: keep tensors that the mapping does not name; False drops them.
             backup: keep the names of before, the oldest ones, for ``restore_backup``.
 
@@ -114,7 +111,8 @@ class WeightRenamer:
         """
         pairs = renames_of(mapping) if isinstance(mapping, ProjectionPlan) else dict(mapping)
         tensors = self.state_dict
-        pairs = {self._known(old, tensors): new for old, new in pairs.items()}
+        plain = plain_names(tensors, self.name)
+        pairs = {self._known(old, tensors, plain): new for old, new in pairs.items()}
         kept = [old for old in tensors if old in pairs or preserve_unmapped]
         renamed: dict[str, str] = {}
         for old in kept:
@@ -129,11 +127,11 @@ class WeightRenamer:
             self._backup = tensors
         self._replace({new: tensors[old] for new, old in renamed.items()})
 
-    def _known(self, old: str, tensors: Mapping[str, Tensor]) -> str:
+    def _known(self, old: str, tensors: Mapping[str, Tensor], plain: Mapping[str, str]) -> str:
         if old in tensors:
             return old
-        if DDP + old in tensors and all(key.startswith(DDP) for key in tensors):
-            return DDP + old
+        if old in plain:
+            return plain[old]
         raise CheckpointError(
             f'Expected names of {self.name} but got {old!r}.{did_you_mean(old, tensors)} '
             'Correct the mapping, or leave the name out.'
@@ -175,9 +173,18 @@ class WeightRenamer:
     def save(self, path: str | Path) -> None:
         """Write the file, atomically; a ``.pth`` keeps the other entries of the checkpoint, such as ``meta``.
 
-        A ``.safetensors`` takes the tensors, and the header of the ``.safetensors`` they came from.
+        Objects that the safe reader leaves out (``kdplugin.weights.stand_ins``) are not among them. A ``.safetensors``
+        takes the tensors, and the header of the ``.safetensors`` they came from.
+
+        Raises:
+            CheckpointError: names for a ``.safetensors`` begin with ``module.``, which its readers take away.
         """
-        write_checkpoint(self.weights, path, metadata=self.header)
+        names = self.list_keys()
+        if Path(path).suffix == '.safetensors' and list(plain_names(names, self.name)) != names:
+            raise CheckpointError(
+                f'Expected plain names for {path} but got {names[0]!r}. Call remove_prefix, or save as .pth.'
+            )
+        write_checkpoint(_picklable(self.weights), path, metadata=self.header)
 
     def print_summary(self, top_n: int = 10) -> None:
         """Print how much is in the file, and the first names and shapes."""
@@ -193,9 +200,23 @@ class WeightRenamer:
             console.print(f'... and {len(tensors) - top_n:,} more')
 
 
-def _put(content: dict[str, Any], wrappers: list[str], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return ``content`` with ``tensors`` in the place of what lies under the wrappers."""
-    return {**content, wrappers[0]: _put(content[wrappers[0]], wrappers[1:], tensors)} if wrappers else tensors
+def _picklable(value: Any) -> Any:
+    """Return plain containers in the place of stand-ins, without the objects that reading has left out."""
+    if type(value) in (list, tuple):
+        return type(value)(_picklable(item) for item in value if not _is_left_out(item))
+    if type(value) is dict or isinstance(value, Container):
+        items = value.items()
+        return {key: _picklable(item) for key, item in items if not (_is_left_out(key) or _is_left_out(item))}
+    return value
+
+
+def _is_left_out(value: Any) -> bool:
+    return isinstance(value, Forgotten) or (isinstance(value, type) and issubclass(value, Forgotten))
+
+
+def _put(content: dict[str, Any], containers: list[str], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return ``content`` with ``tensors`` in the place of what lies under the containers."""
+    return {**content, containers[0]: _put(content[containers[0]], containers[1:], tensors)} if containers else tensors
 
 
 def renames_of(plan: ProjectionPlan) -> dict[str, str]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +185,65 @@ def test_a_prefix_that_some_names_carry_has_to_be_written() -> None:
     renamer = WeightRenamer({'module.a': torch.ones(1), 'b': torch.ones(1)})
     with pytest.raises(CheckpointError, match=r"got 'a'\. Did you mean 'module\.a'\?"):
         renamer.rename_keys({'a': 'c'})
+
+
+def test_safetensors_take_no_prefix_that_their_readers_take_away(tmp_path: Path) -> None:
+    renamer = WeightRenamer(old_weights())
+    renamer.add_prefix('module.')
+    with pytest.raises(
+        CheckpointError, match=r"plain names for .*w\.safetensors but got 'module\.layer1\.weight'\. Call rem"
+    ):
+        renamer.save(tmp_path / 'w.safetensors')
+    assert not list(tmp_path.iterdir())
+    renamer.save(tmp_path / 'w.pth')
+    assert next(iter(torch.load(tmp_path / 'w.pth', weights_only=True))) == 'module.layer1.weight'
+
+
+def test_what_only_lightning_could_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class AttributeDict(dict):  # type: ignore[type-arg]
+        pass
+
+    class ModelCheckpoint:
+        pass
+
+    for package in ('pytorch_lightning', 'pytorch_lightning.utilities', 'pytorch_lightning.callbacks'):
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    for path, kind in (('utilities.parsing', AttributeDict), ('callbacks.model_checkpoint', ModelCheckpoint)):
+        module = types.ModuleType(f'pytorch_lightning.{path}')
+        kind.__module__, kind.__qualname__ = module.__name__, kind.__name__
+        setattr(module, kind.__name__, kind)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    callbacks = {ModelCheckpoint: {'best': 1.0}, 'EarlyStopping': [ModelCheckpoint(), 2]}
+    torch.save(
+        {'state_dict': old_weights(), 'hyper_parameters': AttributeDict(lr=0.1), 'callbacks': callbacks, 'epoch': 4},
+        tmp_path / 'last.ckpt',
+    )
+    for name in [name for name in sys.modules if name.startswith('pytorch_lightning')]:
+        monkeypatch.delitem(sys.modules, name)
+    renamer = WeightRenamer(tmp_path / 'last.ckpt')
+    renamer.rename_keys(mapping())
+    renamer.save(tmp_path / 'new.pth')
+    saved = torch.load(tmp_path / 'new.pth', weights_only=True)
+    New().load_state_dict(saved.pop('state_dict'))
+    assert saved == {'hyper_parameters': {'lr': 0.1}, 'callbacks': {'EarlyStopping': [2]}, 'epoch': 4}
+
+
+def test_a_folder_is_read_as_a_whole(tmp_path: Path) -> None:
+    halves = [dict(list(old_weights().items())[part]) for part in (slice(4), slice(4, None))]
+    index = {}
+    for number, half in enumerate(halves, 1):
+        file = f'model-0000{number}-of-00002.safetensors'
+        save_file(half, tmp_path / file)
+        index.update(dict.fromkeys(half, file))
+    (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'metadata': {}, 'weight_map': index}))
+    renamer = WeightRenamer(tmp_path)
+    renamer.rename_keys(mapping())
+    New().load_state_dict(renamer.state_dict)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r'nowhere\.pth does not exist'):
+        WeightRenamer(tmp_path / 'nowhere.pth')
 
 
 # refusals leave the names as they were

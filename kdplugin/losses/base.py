@@ -23,12 +23,13 @@ class DistillationLoss(nn.Module):
     the student's are resized to the teacher's; 'logits' must agree in their classes and are resized too; 'relations'
     come as they are, because the formula itself takes other widths (or is wrong on resized tensors).
 
-    ``takes`` names the keywords that the loss can use beside the two tensors. All are optional for the caller unless
-    the function says otherwise; every class accepts ``labels``.
+    ``takes`` names the keywords that the loss can use beside the two tensors, ``needs`` those among them without
+    which it cannot be computed. Every class accepts ``labels``, used or not.
     """
 
     compares: ClassVar[Literal['features', 'logits', 'relations']]
     takes: ClassVar[tuple[str, ...]] = ('labels',)
+    needs: ClassVar[tuple[str, ...]] = ()
     temperature: float | None = None
 
     def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor | None = None) -> Tensor:
@@ -66,23 +67,27 @@ def comparable(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 Ignored = int | Sequence[int] | None
 
 
+def on_grid(labels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return labels (N, H', W') resampled by nearest neighbour to a grid (N, H, W)."""
+    if labels.shape[1:] == tuple(shape[1:]):
+        return labels
+    return F.interpolate(labels[:, None].float(), size=tuple(shape[1:]), mode='nearest')[:, 0].to(labels.dtype)
+
+
 def valid_positions(labels: Tensor | None, ignore_index: Ignored, shape: Sequence[int]) -> Tensor | None:
     """Return which positions (N, H, W) of a grid count, or None if all do.
 
-    Labels (N, H', W') of another size are resampled by nearest neighbour. Labels without the grid's number of axes
-    say nothing about it: a vector (N, C) has no positions.
+    Labels without the grid's number of axes say nothing about it: a vector (N, C) has no positions.
 
     Args:
-        labels: class indices.
+        labels: class indices (N, H', W'), brought to the grid.
         ignore_index: the label of positions that do not count; several may be given.
         shape: of the grid, (N, H, W).
     """
     if labels is None or ignore_index is None or labels.dim() != len(shape):
         return None
-    if labels.shape[1:] != tuple(shape[1:]):
-        labels = F.interpolate(labels[:, None].float(), size=tuple(shape[1:]), mode='nearest')[:, 0]
     ignored = torch.as_tensor(ignore_index, device=labels.device)
-    return torch.isin(labels, ignored.to(labels.dtype), invert=True)
+    return torch.isin(on_grid(labels, shape), ignored.to(labels.dtype), invert=True)
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:

@@ -75,7 +75,7 @@ class Converter:
         score, margin = self._score(parts), min(match.margin for match in found)
         rivals = tuple(self.source[i].main.name for match in found for i in match.rivals)
         names = {part.found.name for part in parts if part.found is not None}
-        if margin < AMBIGUOUS and rivals:
+        if margin < AMBIGUOUS:
             reason = f'ambiguous: {", ".join(sorted({*names, *rivals})[:4])} fit equally well'
             return Entry(
                 name, shape, 'refused', score=score, margin=margin, reason=reason, alternatives=(*names, *rivals)

@@ -13,19 +13,15 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
-from kdplugin.weights.naming import name_similarity, ordinal
+from kdplugin.weights.assignment import ADJACENT, NEARBY, Matrix, evidence, fit, solve
+from kdplugin.weights.naming import name_similarity
 from kdplugin.weights.tree import Node, build_tree
 from kdplugin.weights.units import Unit
 
-PART, ORDINAL, EXACT, NEARBY, ORDER, TRANSPOSED = 3.0, 0.5, 1.5, 2.0, 0.4, -0.5
-"""What pieces of evidence weigh beside the likeness of names (0 to 1)."""
 AMBIGUOUS = 0.05
 """A margin below which two choices count as equally good."""
 
-Matrix = NDArray[np.float32]
 ChooseLayers = Callable[[Sequence[Node], Sequence[Node]], Sequence[int]]
 """From the elements of a source list and of a shorter or longer target list to a source index per target element."""
 
@@ -105,12 +101,14 @@ class Matcher:
             for node in top.walk():
                 if not (inside and node is top) and (len(node.units) > 1 or inside):
                     groups[node.content][side].append(node)
-        for content in sorted(groups, key=lambda content: -sum(count for _, count in content)):  # type: ignore[attr-defined]
-            left, right = groups[content]
-            if left and right:
-                self._pair_alike(left, right, nearby)
+        both = [group for group in groups.values() if all(group)]
+        both.sort(key=lambda group: -len(group[0][0].units))
+        for only_unique in (True, False):
+            for left, right in both:
+                if len(left) == len(right) == 1 or not only_unique:
+                    self._pair_alike(left, right, nearby, inside)
 
-    def _pair_alike(self, left: list[Node], right: list[Node], nearby: float) -> None:
+    def _pair_alike(self, left: list[Node], right: list[Node], nearby: float, inside: bool) -> None:
         anchored = self._anchored(left, right)
         free = [node for node in left if self._free(node, 0)], [node for node in right if self._free(node, 1)]
         for a, b in anchored:
@@ -120,8 +118,11 @@ class Matcher:
         if len(free[0][0].units) == 1:
             self._pair_units([n.units[0] for n in free[0]], [n.units[0] for n in free[1]], nearby, 'inside its module')
             return
-        for a, b, sure in self._assign_nodes(*free):
-            self._pair_inside(a, b, sure, 'same shapes')
+        for a, b, margin in self._assign_nodes(*free):
+            self._pair_inside(a, b, nearby if inside else 1.0, 'same shapes')
+            for index in b.units:
+                if index in self.matches:
+                    self.matches[index].margin = min(margin, self.matches[index].margin)
 
     def _anchored(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node]]:
         """Pair modules by what is already matched inside them."""
@@ -162,12 +163,14 @@ class Matcher:
         if len(left) == len(right) and max(map(len, (*families[0], *families[1]))) == 1:
             return self._assign_by_evidence(left, right)
         heads = [[family[0].parent or family[0] for family in side] for side in families]
-        pairs = self._solve(self._evidence(*[[node.path for node in side] for side in heads]))
-        return [pair for i, j, _ in pairs for pair in self._align_list(families[0][i], families[1][j])]
+        paths = [[node.path for node in side] for side in heads]
+        pairs = solve(evidence(paths[0], paths[1], self.ordered))
+        return [pair for i, j, *_ in pairs for pair in self._align_list(families[0][i], families[1][j])]
 
     def _assign_by_evidence(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
-        scores = self._evidence([node.path for node in left], [node.path for node in right])
-        return [(left[i], right[j], min(1.0, 0.5 + margin)) for i, j, margin in self._solve(scores)]
+        scores = evidence([node.path for node in left], [node.path for node in right], self.ordered)
+        scores += self._adjacency([node.units for node in left], [node.units for node in right])
+        return [(left[i], right[j], margin) for i, j, margin, _ in solve(scores)]
 
     def _align_list(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
         if len(left) == len(right):
@@ -179,61 +182,32 @@ class Matcher:
         )
         pairs = zip(chosen, right, strict=False)
         used: set[int] = set()
-        return [(left[i], b, 0.8) for i, b in pairs if not (i in used or used.add(i))]  # type: ignore[func-returns-value]
-
-    def _evidence(self, left: Sequence[str], right: Sequence[str]) -> Matrix:
-        """Score every pair of paths by names, ordinals and order."""
-        scores = name_similarity(left, right)
-        numbers = [np.array([-1 if (n := ordinal(path)) is None else n for path in side]) for side in (left, right)]
-        known = (numbers[0][:, None] >= 0) & (numbers[1][None, :] >= 0)
-        scores += ORDINAL * known * (2.0 * (numbers[0][:, None] == numbers[1][None, :]) - 1)
-        at = {path: column for column, path in enumerate(right)}
-        for row, path in enumerate(left):
-            if path in at:
-                scores[row, at[path]] += EXACT
-        if self.ordered:
-            scores += ORDER * _order(len(left), len(right))
-        return scores
+        return [(left[i], b, 1.0) for i, b in pairs if not (i in used or used.add(i))]  # type: ignore[func-returns-value]
 
     def _pair_units(self, left: Sequence[int], right: Sequence[int], nearby: float | Matrix, why: str) -> int:
         """Assign alike units to each other; returns how many pairs were added."""
         one, two = ([self.units[side][i] for i in indices] for side, indices in enumerate((left, right)))
-        scores = self._evidence([unit.path for unit in one], [unit.path for unit in two])
+        scores = evidence([unit.path for unit in one], [unit.path for unit in two], self.ordered)
         names = name_similarity([unit.path for unit in one], [unit.path for unit in two])
         scores += NEARBY * nearby
-        scores += self._fit(one, two)
-        pairs = self._solve(scores)
+        scores += fit(one, two)
+        scores += self._adjacency([[i] for i in left], [[j] for j in right])
+        pairs = solve(scores)
         near = np.broadcast_to(np.asarray(nearby, dtype=np.float32), scores.shape)
-        for i, j, margin in pairs:
-            rivals = tuple(left[k] for k in np.flatnonzero(scores[:, j] > scores[i, j] - AMBIGUOUS) if k != i)
-            self._add(Match(left[i], right[j], float(near[i, j]), float(names[i, j]), margin, rivals[:5], why))
+        for i, j, margin, rival in pairs:
+            rivals = () if rival is None or margin >= AMBIGUOUS else (left[rival],)
+            self._add(Match(left[i], right[j], float(near[i, j]), float(names[i, j]), margin, rivals, why))
         return len(pairs)
 
-    @staticmethod
-    def _fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:
-        """Score parts of attention, orientation, and whether the same kinds of tensors are there."""
-        part = {None: 0, 'q': 1, 'k': 2, 'v': 3}
-        parts = [np.array([part[unit.part] for unit in side]) for side in (one, two)]
-        both = (parts[0][:, None] > 0) & (parts[1][None, :] > 0)
-        same = parts[0][:, None] == parts[1][None, :]
-        scores = PART * (both & same) - 2 * PART * (both & ~same) - 0.5 * PART * (~both & ~same)
-        shapes = [np.array([hash(unit.main.core) for unit in side]) for side in (one, two)]
-        scores = scores + TRANSPOSED * (shapes[0][:, None] != shapes[1][None, :])
-        bias = [np.array(['bias' in unit.atoms for unit in side]) for side in (one, two)]
-        return (scores - 0.3 * (bias[0][:, None] != bias[1][None, :])).astype(np.float32)
-
-    @staticmethod
-    def _solve(scores: Matrix) -> list[tuple[int, int, float]]:
-        """Return the best assignment as (row, column, margin); the margin is how much better than any other choice."""
-        rows, columns = linear_sum_assignment(-scores)
-        best = scores[rows, columns]
-        others = scores.copy()
-        others[rows, columns] = -np.inf
-        if min(scores.shape) < 1 or scores.size == 1:
-            return [(int(i), int(j), 1.0) for i, j in zip(rows, columns, strict=True)]
-        second = np.maximum(others.max(axis=1)[rows], others.max(axis=0)[columns])
-        margins = np.clip(best - second, -1.0, 1.0)
-        return [(int(i), int(j), float(m)) for i, j, m in zip(rows, columns, margins, strict=True)]
+    def _adjacency(self, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> Matrix:
+        """Score groups of units whose neighbours before or behind them are already matched to each other."""
+        scores = np.zeros((len(left), len(right)), dtype=np.float32)
+        for end, step in ((max, 1), (min, -1)):
+            beside = np.array([end(units) + step for units in left])
+            matched = [self.matches.get(end(units) + step) for units in right]
+            partner = np.array([-9 if match is None else match.source for match in matched])
+            scores += ADJACENT * (beside[:, None] == partner[None, :])
+        return scores
 
     def _pair_leftovers(self) -> int:
         """Pair units that are left, where their surroundings or names agree; returns how many were added."""
@@ -290,15 +264,6 @@ def _families(nodes: Sequence[Node]) -> list[list[Node]]:
     for node in nodes:
         groups.setdefault(id(node.parent) if node.number is not None else node.path, []).append(node)
     return list(groups.values())
-
-
-def _order(rows: int, columns: int) -> Matrix:
-    """Score positions: 1 for the same rank, falling with the distance."""
-    first = np.arange(rows)[:, None] / max(rows - 1, 1)
-    second = np.arange(columns)[None, :] / max(columns - 1, 1)
-    distance = np.abs(first - second)
-    exact = (np.arange(rows)[:, None] == np.arange(columns)[None, :]) & (rows == columns)
-    return (0.5 * (1 - distance) + 0.5 * exact).astype(np.float32)
 
 
 def _ancestors(path: str) -> list[str]:

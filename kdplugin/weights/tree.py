@@ -19,6 +19,7 @@ class Node:
         units: indices of all units below, in order.
         children: modules with at least one unit; a module with a single child and nothing else is merged with it.
         parent: None for the model.
+        place: path of the outermost of the modules that were merged into this one.
     """
 
     path: str
@@ -26,11 +27,12 @@ class Node:
     children: list[Node] = field(default_factory=list)
     parent: Node | None = None
     content: Hashable = None
+    place: str = ''
 
     @property
     def number(self) -> int | None:
         """The index of an element of a list of modules, else None."""
-        last = self.path.rsplit('.', 1)[-1]
+        last = (self.place or self.path).rsplit('.', 1)[-1]
         return int(last) if last.isdigit() else None
 
     def walk(self) -> Iterator[Node]:
@@ -61,12 +63,13 @@ def build_tree(units: Sequence[Unit], keys: Sequence[Hashable]) -> Node:
 
 def _finish(node: Node, keys: Sequence[Hashable]) -> None:
     for index, child in enumerate(node.children):
+        place = child.path
         while len(child.children) == 1 and len(child.children[0].units) == len(child.units):
             child = child.children[0]
-        child.parent = node
+        child.parent, child.place = node, place
         node.children[index] = child
         _finish(child, keys)
     numbered = [child for child in node.children if child.number is not None]
     if len(numbered) == len(node.children):
-        node.children.sort(key=lambda child: natural_key(child.path))
+        node.children.sort(key=lambda child: natural_key(child.place))
     node.content = frozenset(Counter(keys[index] for index in node.units).items())

@@ -1,0 +1,83 @@
+"""What speaks for pairing one layer with another, and the assignment that follows the evidence best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from kdplugin.weights.naming import name_similarity, ordinal
+from kdplugin.weights.units import Unit
+
+PART, ORDINAL, EXACT, NEARBY, ADJACENT, ORDER, TRANSPOSED = 3.0, 0.5, 1.5, 2.0, 1.0, 0.4, -0.5
+"""What pieces of evidence weigh beside the likeness of names (0 to 1)."""
+
+Matrix = NDArray[np.float32]
+
+
+def evidence(left: Sequence[str], right: Sequence[str], ordered: bool) -> Matrix:
+    """Score every pair of paths by names, ordinals and order."""
+    scores = name_similarity(left, right)
+    numbers = [np.array([-1 if (n := ordinal(path)) is None else n for path in side]) for side in (left, right)]
+    known = (numbers[0][:, None] >= 0) & (numbers[1][None, :] >= 0)
+    scores += ORDINAL * known * (2.0 * (numbers[0][:, None] == numbers[1][None, :]) - 1)
+    at = {path: column for column, path in enumerate(right)}
+    for row, path in enumerate(left):
+        if path in at:
+            scores[row, at[path]] += EXACT
+    if ordered:
+        scores += ORDER * order_likeness(len(left), len(right))
+    return scores
+
+
+def fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:
+    """Score parts of attention, orientation, and whether the same kinds of tensors are there."""
+    part = {None: 0, 'q': 1, 'k': 2, 'v': 3}
+    parts = [np.array([part[unit.part] for unit in side]) for side in (one, two)]
+    both = (parts[0][:, None] > 0) & (parts[1][None, :] > 0)
+    same = parts[0][:, None] == parts[1][None, :]
+    scores = PART * (both & same) - 2 * PART * (both & ~same) - 0.5 * PART * (~both & ~same)
+    shapes = [np.array([hash(unit.main.core) for unit in side]) for side in (one, two)]
+    scores = scores + TRANSPOSED * (shapes[0][:, None] != shapes[1][None, :])
+    bias = [np.array(['bias' in unit.atoms for unit in side]) for side in (one, two)]
+    return (scores - 0.3 * (bias[0][:, None] != bias[1][None, :])).astype(np.float32)
+
+
+def order_likeness(rows: int, columns: int) -> Matrix:
+    """Score positions: 1 for the same rank, falling with the distance."""
+    first = np.arange(rows)[:, None] / max(rows - 1, 1)
+    second = np.arange(columns)[None, :] / max(columns - 1, 1)
+    distance = np.abs(first - second)
+    exact = (np.arange(rows)[:, None] == np.arange(columns)[None, :]) & (rows == columns)
+    return (0.5 * (1 - distance) + 0.5 * exact).astype(np.float32)
+
+
+def solve(scores: Matrix) -> list[tuple[int, int, float, int | None]]:
+    """Return the best assignment as (row, column, margin, rival row).
+
+    The margin is what the total would lose if this pair changed partners with its rival, or with a free one.
+    """
+    rows, columns = linear_sum_assignment(-scores)
+    count = len(rows)
+    best = scores[rows, columns]
+    square = scores[np.ix_(rows, columns)]
+    loss = best[:, None] + best[None, :] - square - square.T
+    np.fill_diagonal(loss, np.inf)
+    partner = rows
+    free_rows = np.setdiff1d(np.arange(scores.shape[0]), rows)
+    free_columns = np.setdiff1d(np.arange(scores.shape[1]), columns)
+    if len(free_rows):
+        loss = np.hstack([loss, best[:, None] - scores[np.ix_(free_rows, columns)].T])
+        partner = np.concatenate([rows, free_rows])
+    if len(free_columns):
+        loss = np.hstack([loss, best[:, None] - scores[np.ix_(rows, free_columns)]])
+        partner = np.concatenate([partner, np.full(len(free_columns), -1)])
+    nearest = loss.argmin(axis=1)
+    margins = np.minimum(loss[np.arange(count), nearest], 1.0)
+    rivals = [int(partner[k]) if np.isfinite(loss[i, k]) else -1 for i, k in enumerate(nearest)]
+    return [
+        (int(i), int(j), float(margin), rival if rival >= 0 else None)
+        for i, j, margin, rival in zip(rows, columns, margins, rivals, strict=True)
+    ]

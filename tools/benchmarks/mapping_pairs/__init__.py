@@ -6,7 +6,7 @@ from importlib import import_module
 
 from mapping_pairs.base import Pair
 
-FAMILIES = ('vit', 'eva', 'cnn', 'depth')
+FAMILIES = ('vit', 'eva', 'cnn', 'depth', 'swin', 'language')
 
 
 def all_pairs() -> dict[str, Pair]:

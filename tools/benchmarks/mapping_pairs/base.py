@@ -42,7 +42,7 @@ def randomise(module: nn.Module, seed: int) -> None:
             elif TABLES.search(name):
                 value.normal_(std=0.5, generator=generator)
             else:
-                value.normal_(std=math.sqrt(len(value) / value.numel()), generator=generator)
+                value.normal_(std=0.8 * math.sqrt(len(value) / value.numel()), generator=generator)
 
 
 def call(module: nn.Module, inputs: Any) -> Any:

@@ -55,7 +55,7 @@ def test_a_syntax_error_shows_the_line(tmp_path: Path, through: str) -> None:
         ('x = unknown', r"NameError: name 'unknown' is not defined"),
         ('x = 1 / 0', r'ZeroDivisionError: division by zero'),
         ("x = int('a')", r'ValueError: invalid literal'),
-        ('from json import none', r'ImportError: cannot import name'),
+        ("x = {}['a']", r"KeyError: 'a'"),
     ],
 )
 def test_whatever_a_config_raises_is_told(tmp_path: Path, text: str, reason: str) -> None:

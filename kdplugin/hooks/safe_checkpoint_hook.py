@@ -142,7 +142,8 @@ class SafeCheckpointHook(CheckpointHook):
             )
         else:
             set_rng_state(states[get_rank()])
-        if self._validation_is_due(runner, saved.get('validated', -1)):
+        self._validated = saved.get('validated', -1)
+        if self._validation_is_due(runner, self._validated):
             runner.logger.info('The run stopped before its validation was complete: validating now.')
             runner.val_loop.run()
         loop = runner.train_loop

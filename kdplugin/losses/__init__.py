@@ -8,6 +8,7 @@ from kdplugin.losses.dkd import DKDLoss, decoupled_divergence
 from kdplugin.losses.fitnet import L1Loss, L2Loss, l1_distance, l2_distance
 from kdplugin.losses.kl_divergence import KLDivergenceLoss, kl_divergence
 from kdplugin.losses.pkd import PKDLoss, pearson_distance
+from kdplugin.losses.rkd import RKDLoss, relational_distance
 
 __all__ = [
     'AttentionTransferLoss',
@@ -19,6 +20,7 @@ __all__ = [
     'L1Loss',
     'L2Loss',
     'PKDLoss',
+    'RKDLoss',
     'attention_transfer',
     'channel_wise_divergence',
     'cosine_distance',
@@ -28,4 +30,5 @@ __all__ = [
     'l1_distance',
     'l2_distance',
     'pearson_distance',
+    'relational_distance',
 ]

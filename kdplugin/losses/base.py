@@ -106,6 +106,22 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
     return torch.where(weight > 0, weight * values, 0).sum() / torch.where(total > 0, total, 1)
 
 
+def weight_of(values: Tensor, weight: Tensor | None, valid: Tensor | None = None) -> Tensor | None:
+    """Return the weight of each value, 0 where it is not valid; None where all count alike.
+
+    Raises:
+        TapError: the weight has another shape than the values.
+    """
+    if weight is None:
+        return valid
+    if weight.shape != values.shape:
+        raise TapError(
+            f'Expected weights of shape {tuple(values.shape)} but got {tuple(weight.shape)}. Give one weight >= 0 for '
+            'each position, box or query.'
+        )
+    return weight if valid is None else torch.where(valid, weight, 0)
+
+
 def mean_over_valid(values: Tensor, labels: Tensor | None, ignore_index: Ignored) -> Tensor:
     """Average values (N, H, W) over the pixels whose label is not ``ignore_index``, or none of several.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,11 @@ PART, ORDINAL, EXACT, NEARBY, ADJACENT, ORDER, TRANSPOSED = 3.0, 0.5, 1.5, 2.0, 
 """What pieces of evidence weigh beside the likeness of names (0 to 1)."""
 
 Matrix = NDArray[np.float32]
+Indices = NDArray[np.intp]
 
 
-def evidence(left: Sequence[str], right: Sequence[str], ordered: bool) -> Matrix:
-    """Score every pair of paths by names, ordinals and order."""
+def evidence(left: Sequence[str], right: Sequence[str]) -> Matrix:
+    """Score every pair of paths by their words and ordinals."""
     scores = name_similarity(left, right)
     numbers = [np.array([-1 if (n := ordinal(path)) is None else n for path in side]) for side in (left, right)]
     known = (numbers[0][:, None] >= 0) & (numbers[1][None, :] >= 0)
@@ -27,8 +29,6 @@ def evidence(left: Sequence[str], right: Sequence[str], ordered: bool) -> Matrix
     for row, path in enumerate(left):
         if path in at:
             scores[row, at[path]] += EXACT
-    if ordered:
-        scores += ORDER * order_likeness(len(left), len(right))
     return scores
 
 
@@ -54,30 +54,46 @@ def order_likeness(rows: int, columns: int) -> Matrix:
     return (0.5 * (1 - distance) + 0.5 * exact).astype(np.float32)
 
 
-def solve(scores: Matrix) -> list[tuple[int, int, float, int | None]]:
-    """Return the best assignment as (row, column, margin, rival row).
+@dataclass(frozen=True)
+class Choice:
+    """One pair of an assignment.
 
-    The margin is what the total would lose if this pair changed partners with its rival, or with a free one.
+    Args:
+        margin: what the total would lose if this pair exchanged partners with another, or took a free one; at most 1.
+        rival: the row that comes nearest to taking its place, if it is taken.
     """
+
+    row: int
+    column: int
+    margin: float
+    rival: int | None
+
+
+def solve(scores: Matrix) -> list[Choice]:
+    """Return the assignment with the highest total."""
     rows, columns = linear_sum_assignment(-scores)
-    count = len(rows)
+    margins, rivals = exchange_margins(scores, rows, columns)
+    return [
+        Choice(int(row), int(column), float(margin), int(rival) if rival >= 0 else None)
+        for row, column, margin, rival in zip(rows, columns, margins, rivals, strict=True)
+    ]
+
+
+def exchange_margins(scores: Matrix, rows: Indices, columns: Indices) -> tuple[Matrix, Indices]:
+    """Return for each pair of an assignment its margin, and the row it would be lost to (-1 for none)."""
     best = scores[rows, columns]
     square = scores[np.ix_(rows, columns)]
     loss = best[:, None] + best[None, :] - square - square.T
     np.fill_diagonal(loss, np.inf)
-    partner = rows
-    free_rows = np.setdiff1d(np.arange(scores.shape[0]), rows)
-    free_columns = np.setdiff1d(np.arange(scores.shape[1]), columns)
-    if len(free_rows):
-        loss = np.hstack([loss, best[:, None] - scores[np.ix_(free_rows, columns)].T])
-        partner = np.concatenate([rows, free_rows])
-    if len(free_columns):
-        loss = np.hstack([loss, best[:, None] - scores[np.ix_(rows, free_columns)]])
-        partner = np.concatenate([partner, np.full(len(free_columns), -1)])
+    free = [np.setdiff1d(np.arange(size), used) for size, used in zip(scores.shape, (rows, columns), strict=True)]
+    loss = np.hstack(
+        [
+            loss,
+            best[:, None] - scores[np.ix_(free[0], columns)].T,
+            best[:, None] - scores[np.ix_(rows, free[1])],
+        ]
+    )
+    takers = np.concatenate([rows, free[0], np.full(len(free[1]), -1)])
     nearest = loss.argmin(axis=1)
-    margins = np.minimum(loss[np.arange(count), nearest], 1.0)
-    rivals = [int(partner[k]) if np.isfinite(loss[i, k]) else -1 for i, k in enumerate(nearest)]
-    return [
-        (int(i), int(j), float(margin), rival if rival >= 0 else None)
-        for i, j, margin, rival in zip(rows, columns, margins, rivals, strict=True)
-    ]
+    margins = loss[np.arange(len(rows)), nearest]
+    return np.minimum(margins, 1.0).astype(np.float32), np.where(np.isfinite(margins), takers[nearest], -1)

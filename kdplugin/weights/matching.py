@@ -14,13 +14,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdplugin.weights.assignment import ADJACENT, NEARBY, Matrix, evidence, fit, solve
+from kdplugin.weights.assignment import (
+    ADJACENT,
+    NEARBY,
+    ORDER,
+    Choice,
+    Matrix,
+    evidence,
+    exchange_margins,
+    fit,
+    order_likeness,
+    solve,
+)
 from kdplugin.weights.naming import name_similarity
 from kdplugin.weights.tree import Node, build_tree
 from kdplugin.weights.units import Unit
 
 AMBIGUOUS = 0.05
 """A margin below which two choices count as equally good."""
+UNIQUE, ROOT = 0.9, 0.5
+"""How surely two units correspond whose shape is unique on both sides, and how much a share of the model counts."""
 
 ChooseLayers = Callable[[Sequence[Node], Sequence[Node]], Sequence[int]]
 """From the elements of a source list and of a shorter or longer target list to a source index per target element."""
@@ -164,13 +177,23 @@ class Matcher:
             return self._assign_by_evidence(left, right)
         heads = [[family[0].parent or family[0] for family in side] for side in families]
         paths = [[node.path for node in side] for side in heads]
-        pairs = solve(evidence(paths[0], paths[1], self.ordered))
-        return [pair for i, j, *_ in pairs for pair in self._align_list(families[0][i], families[1][j])]
+        pairs, _ = self._choose(evidence(paths[0], paths[1]))
+        return [pair for pair_ in pairs for pair in self._align_list(families[0][pair_.row], families[1][pair_.column])]
 
     def _assign_by_evidence(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
-        scores = evidence([node.path for node in left], [node.path for node in right], self.ordered)
+        scores = evidence([node.path for node in left], [node.path for node in right])
         scores += self._adjacency([node.units for node in left], [node.units for node in right])
-        return [(left[i], right[j], margin) for i, j, margin, _ in solve(scores)]
+        pairs, _ = self._choose(scores)
+        return [(left[pair.row], right[pair.column], pair.margin) for pair in pairs]
+
+    def _choose(self, scores: Matrix) -> tuple[list[Choice], list[bool]]:
+        """Return the best assignment, and for each pair whether order alone decided."""
+        if not self.ordered:
+            return (pairs := solve(scores)), [False] * len(pairs)
+        pairs = solve(scores + ORDER * order_likeness(*scores.shape))
+        rows, columns = (np.array([getattr(pair, name) for pair in pairs], dtype=np.intp) for name in ('row', 'column'))
+        without, _ = exchange_margins(scores, rows, columns)
+        return pairs, [bool(margin < AMBIGUOUS) for margin in without]
 
     def _align_list(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
         if len(left) == len(right):
@@ -187,16 +210,16 @@ class Matcher:
     def _pair_units(self, left: Sequence[int], right: Sequence[int], nearby: float | Matrix, why: str) -> int:
         """Assign alike units to each other; returns how many pairs were added."""
         one, two = ([self.units[side][i] for i in indices] for side, indices in enumerate((left, right)))
-        scores = evidence([unit.path for unit in one], [unit.path for unit in two], self.ordered)
+        scores = evidence([unit.path for unit in one], [unit.path for unit in two])
         names = name_similarity([unit.path for unit in one], [unit.path for unit in two])
-        scores += NEARBY * nearby
-        scores += fit(one, two)
-        scores += self._adjacency([[i] for i in left], [[j] for j in right])
-        pairs = solve(scores)
+        scores += NEARBY * nearby + fit(one, two) + self._adjacency([[i] for i in left], [[j] for j in right])
         near = np.broadcast_to(np.asarray(nearby, dtype=np.float32), scores.shape)
-        for i, j, margin, rival in pairs:
-            rivals = () if rival is None or margin >= AMBIGUOUS else (left[rival],)
-            self._add(Match(left[i], right[j], float(near[i, j]), float(names[i, j]), margin, rivals, why))
+        pairs, by_order = self._choose(scores)
+        for pair, alone in zip(pairs, by_order, strict=True):
+            at = pair.row, pair.column
+            rivals = () if pair.rival is None or pair.margin >= AMBIGUOUS else (left[pair.rival],)
+            reason = f'{why}, told from others by order alone' if alone else why
+            self._add(Match(left[at[0]], right[at[1]], float(near[at]), float(names[at]), pair.margin, rivals, reason))
         return len(pairs)
 
     def _adjacency(self, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> Matrix:
@@ -224,8 +247,14 @@ class Matcher:
         for rows, columns in groups.values():
             if rows and columns:
                 block = near[np.ix_(rows, columns)]
+                if self._alone(left[rows[0]], right[columns[0]]):
+                    block = np.maximum(block, UNIQUE)
                 added += self._pair_units([left[i] for i in rows], [right[j] for j in columns], block, 'left over')
         return added
+
+    def _alone(self, i: int, j: int) -> bool:
+        """Tell whether no other unit on either side could take this one's place."""
+        return self.keys[0].count(self.keys[0][i]) == 1 == self.keys[1].count(self.keys[1][j])
 
     def _nearness(self, left: Sequence[int], right: Sequence[int]) -> Matrix:
         """For pairs of left-over units: how much of the smallest paired module around them is matched (Dice)."""
@@ -240,7 +269,7 @@ class Matcher:
             for a in above[0][match.source]:
                 for b in above[1][match.target]:
                     paired[a, b] += 1
-        dice = {(a, b): 2 * n / (size[0][a] + size[1][b]) for (a, b), n in paired.items()}
+        dice = {(a, b): 2 * n / (size[0][a] + size[1][b]) * (1.0 if a and b else ROOT) for (a, b), n in paired.items()}
         partners: dict[str, list[tuple[str, float]]] = defaultdict(list)
         for (a, b), value in dice.items():
             partners[a].append((b, value))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.io import read_checkpoint, safetensors_damage
+from kdplugin.weights.damage import safetensors_damage
+from kdplugin.weights.io import read_checkpoint
 from kdplugin.weights.naming import natural_key
 from kdplugin.weights.tensor_source import MemorySource, TensorSource
 
@@ -90,7 +91,7 @@ class SafetensorsSource(FileSource):
         try:
             self._layout = {key: self._header(key) for key in sorted(self._opened.keys(), key=natural_key)}
         except safetensors.SafetensorError as error:
-            raise safetensors_damage(file, error) from None
+            raise safetensors_damage(error, file) from None
         if not self._layout:
             raise CheckpointError(
                 f'Expected a state dict of tensors in {file} but got no entries. Pass a file that holds model weights.'
@@ -100,8 +101,8 @@ class SafetensorsSource(FileSource):
         self._opened: Any = None
         try:
             self._opened = safetensors.safe_open(self._file, 'pt')
-        except (safetensors.SafetensorError, OSError) as error:
-            raise safetensors_damage(self._file, error) from None
+        except (safetensors.SafetensorError, OSError, RuntimeError) as error:
+            raise safetensors_damage(error, self._file) from None
 
     def _header(self, key: str) -> tuple[tuple[int, ...], torch.dtype]:
         """Return shape and type from the header; torch's type is that of an empty slice."""

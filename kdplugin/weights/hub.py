@@ -92,7 +92,7 @@ class _Repository:
     def _snapshot(self) -> Path | None:
         """Return the cached folder of the revision."""
         try:
-            repositories = self._hub.scan_cache_dir().repos
+            repositories = self._hub.scan_cache_dir(self._hub.constants.HF_HUB_CACHE).repos
         except (OSError, ValueError, self._hub.errors.CacheNotFound):
             return None
         for repository in repositories:

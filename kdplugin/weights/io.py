@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import os
 import pickle
-import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ import safetensors.torch
 import torch
 
 from kdplugin.errors import CheckpointError
+from kdplugin.weights.damage import CONTAINERS, pickle_damage, refusal, safetensors_damage
 from kdplugin.weights.stand_ins import stand_ins
 from kdplugin.weights.unwrap import state_dict_of
 
@@ -35,7 +35,6 @@ _trust_by_default = False
 
 HISTORY_BUFFER_METHODS = ('min', 'max', 'mean', 'current')
 ONE_CYCLE_CURVES = ('_annealing_cos', '_annealing_linear')
-CONTAINERS = (b'PK', b'\x80')  # zip, and the bare pickle of old files
 NUMBER_TYPES = [*itertools.product('iu', (1, 2, 4, 8)), *itertools.product('f', (2, 4, 8)), ('b', 1)]
 
 
@@ -118,7 +117,7 @@ def _load_pickle(source: Path | BinaryIO, name: str, map_location: Any, trust: b
             return torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged file can raise anything
         refused = isinstance(error, pickle.UnpicklingError) and head.startswith(CONTAINERS) and not trust
-        raise (_refusal if refused else _damage)(error, head, name) from None
+        raise (refusal(error, name) if refused else pickle_damage(error, head, name)) from None
 
 
 def _first_bytes(source: Path | BinaryIO) -> bytes:
@@ -128,32 +127,6 @@ def _first_bytes(source: Path | BinaryIO) -> bytes:
     head = source.read(16)
     source.seek(-len(head), os.SEEK_CUR)
     return head
-
-
-def _refusal(error: Exception, head: bytes, name: str) -> CheckpointError:
-    wanted = re.search(r'GLOBAL (\S+)', str(error))
-    reason = wanted[1] if wanted else str(error).split('WeightsUnpickler error:')[-1].strip().split('\n')[0]
-    return CheckpointError(
-        f'Expected plain tensors but {name} asks for more while loading, which could run code ({reason[:200]}). '
-        'Nothing was executed. Convert it to .safetensors, or, if you trust its author, set trust_checkpoint=True '
-        '(teacher=dict(..., trust_checkpoint=True), or trust_checkpoint=True at the top of the config).'
-    )
-
-
-def _damage(error: Exception, head: bytes, name: str) -> CheckpointError:
-    if 'TorchScript' in str(error):
-        return CheckpointError(
-            f'Expected a dict of tensors in {name} but got a TorchScript program. '
-            'Save model.state_dict() instead of the program.'
-        )
-    reason = f'{type(error).__name__}: {str(error)[:200]}'
-    if isinstance(error, EOFError):
-        reason = 'it ends too early'
-    if head and not head.startswith(CONTAINERS):
-        reason = f'it begins with {head!r}'
-    return CheckpointError(
-        f'Expected a checkpoint but {name} is damaged or not a PyTorch file ({reason}). Copy it again from its source.'
-    )
 
 
 def read_checkpoint(
@@ -196,17 +169,7 @@ def _read_safetensors(file: Path, map_location: Any) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load_file(file, device=str(device))
     except (safetensors.SafetensorError, OSError) as error:
-        raise safetensors_damage(file, error) from None
-
-
-def safetensors_damage(file: Path, error: Exception) -> CheckpointError:
-    """Return the error for a file that safetensors refused; it shows text, such as a Git LFS pointer's."""
-    with file.open('rb') as opened:
-        head = opened.read(16)
-    reason = f'it begins with {head!r}' if head and head.isascii() and b'\0' not in head[:8] else str(error)
-    return CheckpointError(
-        f'Expected a safetensors file but {file} is damaged ({reason}). Copy it again from its source.'
-    )
+        raise safetensors_damage(error, file) from None
 
 
 def write_checkpoint(content: Mapping[str, Any], path: str | Path, metadata: dict[str, str] | None = None) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from mapping_pairs.base import Pair
 
-FAMILIES = ('vit', 'eva', 'cnn', 'depth', 'swin', 'language')
+FAMILIES = ('segmentation', 'vit', 'eva', 'detection', 'swin', 'detr', 'depth', 'cnn', 'language')
 
 
 def all_pairs() -> dict[str, Pair]:

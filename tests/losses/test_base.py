@@ -18,6 +18,7 @@ from kdplugin.losses.base import (
     standardize,
     unit,
     valid_positions,
+    weight_of,
     weighted_mean,
 )
 
@@ -123,6 +124,16 @@ def test_no_weight_at_all_is_zero_with_a_gradient_path() -> None:
     mean.backward()
     assert mean == 0
     assert values.grad.tolist() == [0, 0, 0]
+
+
+def test_weights_are_one_for_each_value_and_zero_where_nothing_is_valid() -> None:
+    values, weight, valid = torch.zeros(3), torch.tensor([0.5, 2.0, 1.0]), torch.tensor([True, False, True])
+    assert weight_of(values, None) is None
+    assert weight_of(values, None, valid) is valid
+    assert weight_of(values, weight) is weight
+    assert weight_of(values, weight, valid).tolist() == [0.5, 0, 1]
+    with pytest.raises(TapError, match=r'Expected weights of shape \(3,\) but got \(3, 1\)\. Give one weight >= 0'):
+        weight_of(values, weight[:, None])
 
 
 def test_unit_vectors_and_those_too_short_to_have_a_direction() -> None:

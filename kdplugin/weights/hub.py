@@ -60,6 +60,8 @@ class _Repository:
     def __init__(self, repository: str, revision: str | None, asked: str) -> None:
         try:
             import huggingface_hub
+            import huggingface_hub.constants
+            import huggingface_hub.errors
         except ImportError:
             raise CheckpointError(
                 f'Expected a file or a folder but got {asked!r}, and ids need huggingface_hub. '

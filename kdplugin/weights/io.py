@@ -49,6 +49,11 @@ def trust_checkpoints(trust: bool) -> Iterator[None]:
         _trust_by_default = before
 
 
+def trusts(trust_checkpoint: bool | None) -> bool:
+    """Return what a caller said, or the surrounding ``trust_checkpoints`` block, or False."""
+    return _trust_by_default if trust_checkpoint is None else trust_checkpoint
+
+
 def _number_type(code: str, align: bool = False, copy: bool = False) -> np.dtype[Any]:
     """Stand in for ``np.dtype``: number types alone, and never a copy.
 
@@ -144,7 +149,7 @@ def read_checkpoint(
     Raises:
         CheckpointError: the file is missing, damaged, not a dict, or wants to run code.
     """
-    trust = _trust_by_default if trust_checkpoint is None else trust_checkpoint
+    trust = trusts(trust_checkpoint)
     if isinstance(path, str | Path):
         file = Path(path).expanduser()
         if not file.is_file():

@@ -15,6 +15,7 @@ from kdplugin.module_paths import did_you_mean
 from kdplugin.weights.files import open_file
 from kdplugin.weights.folders import INDEXES, choose, listing
 from kdplugin.weights.hub import fetch, is_id
+from kdplugin.weights.io import trusts
 from kdplugin.weights.sharded import ShardedSource
 from kdplugin.weights.tensor_source import MemorySource, RenamedSource, TensorSource
 from kdplugin.weights.unwrap import plain_names, require_averaged, state_dict_of
@@ -54,6 +55,7 @@ def open_source(
         >>> list(source), source.shape('bias')
         (['bias'], (3,))
     """
+    trust = trusts(trust_checkpoint)  # now, not when a shard is opened
     if isinstance(what, nn.Module):
         what, name = what.state_dict(), name or type(what).__name__
     if isinstance(what, TensorSource):
@@ -64,12 +66,12 @@ def open_source(
         file = _locate(what, subfolder)
         subfolder = None
         if file.name.endswith(INDEXES):
-            source = _named(ShardedSource(file, trust_checkpoint), prefix, ema)
+            source = _named(ShardedSource(file, trust), prefix, ema)
         elif file.suffix == '.safetensors':
-            source = _named(open_file(file, dict, trust_checkpoint), prefix, ema)
+            source = _named(open_file(file, dict), prefix, ema)
         else:
             take = functools.partial(state_dict_of, name=str(file), ema=ema, prefix=prefix)
-            source = open_file(file, take, trust_checkpoint)
+            source = open_file(file, take, trust)
         name = name or str(what)
     else:
         raise CheckpointError(

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+import stat
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -242,6 +243,53 @@ def test_the_old_file_stands_until_the_block_ends(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_content_and_name_reach_the_disk_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the content, then the new name, then the folder that holds the name."""
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noting_fsync(handle: int) -> None:
+        mode = os.fstat(handle).st_mode
+        events.append('folder' if stat.S_ISDIR(mode) else f'{os.fstat(handle).st_size} bytes')
+        fsync(handle)
+
+    def noting_replace(old: str, new: Path) -> None:
+        events.append(f'name {Path(new).name}')
+        replace(old, new)
+
+    monkeypatch.setattr(os, 'fsync', noting_fsync)
+    monkeypatch.setattr(os, 'replace', noting_replace)
+    with atomic_file(tmp_path / 'a') as temporary:
+        Path(temporary).write_text('12345')
+    assert events == ['5 bytes', 'name a', 'folder']
+
+
+def test_a_file_system_that_syncs_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(22, 'Invalid argument')
+        fsync(handle)
+
+    monkeypatch.setattr(os, 'fsync', refuse)
+    write_checkpoint(weights(), tmp_path / 'a.pth')
+    assert_equal(read_checkpoint(tmp_path / 'a.pth'), weights())
+
+
+def test_a_disk_that_refuses_the_content_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(28, 'No space left on device')
+
+    write_checkpoint(weights(), tmp_path / 'a.safetensors')
+    before = (tmp_path / 'a.safetensors').read_bytes()
+    monkeypatch.setattr(os, 'fsync', refuse)
+    with pytest.raises(OSError, match='No space left'):
+        write_checkpoint({'w': torch.zeros(3)}, tmp_path / 'a.safetensors')
+    assert (tmp_path / 'a.safetensors').read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.fixture
 def umask() -> Iterator[int]:
     before = os.umask(0o027)
@@ -269,6 +317,24 @@ def test_safetensors_takes_views_and_tied_weights(tmp_path: Path) -> None:
     write_checkpoint({'state_dict': state, 'meta': {'x': object()}}, tmp_path / 'a.safetensors')
     read = safetensors.torch.load_file(tmp_path / 'a.safetensors')
     assert read.keys() == state.keys()
+    assert all(torch.equal(read[name], value) for name, value in state.items())
+
+
+def test_safetensors_copies_only_what_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student of gigabytes is not held twice while it is written."""
+    base = torch.arange(12.0).reshape(3, 4)
+    state = {'a': base, 'part': torch.ones(5)[1:3], 'tied': base, 'turned': torch.ones(2, 3).t(), 'none': torch.ones(0)}
+    given: dict[str, Tensor] = {}
+    save_file = safetensors.torch.save_file
+
+    def noting(own: dict[str, Tensor], *rest: Any, **more: Any) -> None:
+        given.update(own)
+        save_file(own, *rest, **more)
+
+    monkeypatch.setattr(safetensors.torch, 'save_file', noting)
+    write_checkpoint(state, tmp_path / 'a.safetensors')
+    assert {key for key in state if given[key].data_ptr() == state[key].data_ptr()} == {'a', 'part', 'none'}
+    read = safetensors.torch.load_file(tmp_path / 'a.safetensors')
     assert all(torch.equal(read[name], value) for name, value in state.items())
 
 

@@ -136,7 +136,8 @@ class AxisGroup:
         unit: values that stay together: a head's width in 'heads' groups, else 1.
         target_unit: a head's width in the target; 0 where it stays the same.
         centred: the stream is read through LayerNorm, so the basis keeps the direction of all ones for the mean.
-        paired: rotary pairs stay pairs where heads change their width; otherwise q and k may rotate within a head.
+        rotary: which values of a head turn together where heads change their width: 'interleaved' (2i, 2i + 1),
+            'halves' (i, i + S / 2), 'both' where it is not known, or 'none': then q and k may rotate within a head.
     """
 
     kind: str
@@ -147,7 +148,7 @@ class AxisGroup:
     unit: int = 1
     target_unit: int = 0
     centred: bool = False
-    paired: bool = True
+    rotary: str = 'both'
 
 
 @dataclass(frozen=True)

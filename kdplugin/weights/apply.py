@@ -1,0 +1,197 @@
+"""Carry out a plan: one target tensor after the other, without a decision of its own.
+
+Working memory is that of the largest source tensor a few times over, and of the bases; a source that reads lazily is
+never held whole. Its tensors are never changed, and the same plan gives the same bits again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from kdplugin.errors import CheckpointError
+from kdplugin.weights.bases import Basis
+from kdplugin.weights.basis_statistics import make_bases
+from kdplugin.weights.plan import Entry, Piece, ProjectionPlan, Step
+from kdplugin.weights.plan_shapes import check_plan
+from kdplugin.weights.source import open_source
+from kdplugin.weights.steps import computable, run_step
+from kdplugin.weights.tensor_source import TensorSource
+
+
+@dataclass(frozen=True)
+class AppliedTensor:
+    """One tensor of the target.
+
+    Args:
+        error: ||W - up(down(W))|| / ||W|| in the Frobenius norm, where up takes the projected tensor back to the
+            source's width: what the new width cannot hold. 0 where nothing was projected; 1 - error^2 is the energy
+            kept.
+    """
+
+    name: str
+    tensor: Tensor
+    error: float
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The tensors that a plan gives a target, and what each lost; see ``AppliedTensor``."""
+
+    tensors: dict[str, Tensor]
+    errors: dict[str, float]
+
+
+def apply_plan(
+    plan: ProjectionPlan,
+    source: object,
+    *,
+    target_dtypes: Mapping[str, torch.dtype] | None = None,
+    moments: Mapping[str, Tensor] | None = None,
+) -> Applied:
+    """Return the target's tensors that a plan loads.
+
+    Args:
+        source: whatever ``open_source`` takes.
+        target_dtypes: types by target tensor; without one a tensor keeps its source's type.
+        moments: second moments by axis group; see ``kdplugin.weights.moments``.
+
+    Raises:
+        CheckpointError: the plan does not fit the source, or a tensor is not finite or of a wrong type.
+
+    Example:
+        >>> from kdplugin.weights.plan import Entry, Piece
+        >>> plan = ProjectionPlan('teacher', 'student', (Entry('w', (2,), 'renamed', (Piece('v'),)),))
+        >>> apply_plan(plan, {'v': torch.ones(2)}).tensors
+        {'w': tensor([1., 1.])}
+    """
+    parts = list(stream_plan(plan, source, target_dtypes=target_dtypes, moments=moments))
+    return Applied({part.name: part.tensor for part in parts}, {part.name: part.error for part in parts})
+
+
+def stream_plan(
+    plan: ProjectionPlan,
+    source: object,
+    *,
+    target_dtypes: Mapping[str, torch.dtype] | None = None,
+    moments: Mapping[str, Tensor] | None = None,
+) -> Iterator[AppliedTensor]:
+    """Yield the tensors of ``apply_plan`` one at a time, in the plan's order."""
+    checked = _Checked(open_source(source))
+    check_plan(plan, checked)
+    bases = make_bases(plan, checked, moments)
+    for entry in plan.entries:
+        if entry.loads:
+            yield _make(entry, checked, bases, (target_dtypes or {}).get(entry.target))
+
+
+def _make(entry: Entry, source: TensorSource, bases: Mapping[str, Basis], dtype: torch.dtype | None) -> AppliedTensor:
+    try:
+        parts = [_piece(piece, source, bases) for piece in entry.pieces]
+    except CheckpointError as error:
+        raise CheckpointError(f'{entry.target}: {error}') from None
+    known = [source.dtype(name) for name in entry.sources]
+    dtype = dtype or (known[0] if known else torch.float32)
+    if any(kind.is_floating_point != dtype.is_floating_point for kind in known):
+        raise CheckpointError(
+            f'Expected {dtype} for {entry.target} but got {known[0]} from {entry.sources[0]}. '
+            'Dequantise the source, or take the tensor out of the plan.'
+        )
+    result = torch.empty(entry.shape, dtype=dtype)
+    if len(parts) == 1:
+        result.copy_(parts[0].tensor)
+    else:
+        torch.cat([part.tensor.to(dtype) for part in parts], entry.join or 0, out=result)
+    if dtype == torch.float16 and not torch.isfinite(result).all():
+        raise CheckpointError(f'Expected values of {entry.target} that fit {dtype} but got larger ones. Use bfloat16.')
+    lost = sum(part.lost for part in parts)
+    total = sum(part.total or _energy(part.tensor) for part in parts) if lost else 1.0
+    return AppliedTensor(entry.target, result, math.sqrt(lost / total))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A prepared piece, its energy before projection, if it was projected, and what of that was lost."""
+
+    tensor: Tensor
+    total: float
+    lost: float
+
+
+def _energy(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(computable(tensor))) ** 2
+
+
+def _piece(piece: Piece, source: TensorSource, bases: Mapping[str, Basis]) -> _Part:
+    tensor = torch.zeros(piece.shape or ()) if piece.source is None else source[piece.source]
+    total = lost = 0.0
+    for projects, steps in groupby(piece.steps, lambda step: step.op == 'project'):
+        if projects:
+            before = computable(tensor)
+            tensor, back = _projected(before, list(steps), bases)
+            total, lost = total + _energy(before), lost + _energy(back.sub_(before))
+        else:
+            for step in steps:
+                tensor = run_step(tensor, step, source)
+    return _Part(tensor, total, lost)
+
+
+def _projected(tensor: Tensor, steps: list[Step], bases: Mapping[str, Basis]) -> tuple[Tensor, Tensor]:
+    """Return the tensor with several axes projected, cheapest first, and what it means in the source's widths."""
+    found = [(bases[step.args['group']], step.args['side'], step.args['dim']) for step in steps]
+    maps = [(basis.down(side), basis.up(side), dim) for basis, side, dim in found]
+    maps.sort(key=lambda item: (item[0].matrix is not None, item[0].to / item[0].size, item[2]))
+    for down, _, dim in maps:
+        tensor = down(tensor, dim)
+    back = tensor
+    for _, up, dim in reversed(maps):
+        back = up(back, dim)
+    return tensor, back
+
+
+class _Checked(TensorSource):
+    """A source whose tensors are there, finite and plain numbers, or named; keeps the last one read."""
+
+    def __init__(self, source: TensorSource) -> None:
+        super().__init__(source.name)
+        self._source = source
+        self._last: tuple[str, Tensor] | None = None
+
+    def __getitem__(self, key: str) -> Tensor:
+        if self._last is None or self._last[0] != key:
+            self._last = None
+            self._last = (key, self._read(key))
+        return self._last[1]
+
+    def _read(self, key: str) -> Tensor:
+        value = self._source[key].detach().cpu()
+        if value.is_floating_point() and value.element_size() == 1:
+            raise CheckpointError(
+                f'Expected plain numbers in {key} of {self.name} but got {value.dtype}. '
+                'Use the checkpoint from before quantisation, or dequantise it first.'
+            )
+        if value.is_floating_point() and not value.is_meta and not torch.isfinite(value).all():
+            raise CheckpointError(
+                f'Expected finite weights but got NaN or infinity in {key} of {self.name}. Use an earlier checkpoint.'
+            )
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._source
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self._source.shape(key)
+
+    def dtype(self, key: str) -> torch.dtype:
+        return self._source.dtype(key)

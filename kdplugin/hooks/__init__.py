@@ -2,5 +2,6 @@
 
 from kdplugin.hooks.distillation_hook import DistillationHook
 from kdplugin.hooks.safe_checkpoint_hook import SafeCheckpointHook
+from kdplugin.hooks.weight_projection_hook import WeightProjectionHook
 
-__all__ = ['DistillationHook', 'SafeCheckpointHook']
+__all__ = ['DistillationHook', 'SafeCheckpointHook', 'WeightProjectionHook']

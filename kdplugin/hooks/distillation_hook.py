@@ -92,7 +92,7 @@ class DistillationHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         student, distillation = self._parts(runner)
         record = settings_record(distillation)
-        checkpoint['meta'][KEY] = record
+        checkpoint['meta'][KEY] = {**checkpoint['meta'].get(KEY, {}), **record}
         adapters = {name: value.cpu() for name, value in adapters_of(student).state_dict().items()}
         checkpoint[KEY] = {**record, 'adapters': adapters}
 

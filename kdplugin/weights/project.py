@@ -1,0 +1,120 @@
+"""From a source and a model to projected weights in one call: plan, apply, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdplugin.errors import CheckpointError
+from kdplugin.weights.apply import apply_plan
+from kdplugin.weights.io import atomic_file, hash_file, hash_tensors
+from kdplugin.weights.picture import save_picture
+from kdplugin.weights.plan import ProjectionPlan
+from kdplugin.weights.report import PlanReport
+from kdplugin.weights.tensor_source import TensorSource
+
+AUTO = 'auto'
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a projection made.
+
+    Args:
+        report: the plan in numbers, with the errors that were measured.
+        tensors: the loaded tensors of the target by name; what the plan leaves out is not among them.
+    """
+
+    report: PlanReport
+    tensors: dict[str, Tensor]
+
+    def save_records(self, folder: str | Path) -> None:
+        """Write plan.json, report.json, report.txt (every tensor) and layers.png into a folder."""
+        folder = Path(folder)
+        self.report.plan.save(folder / 'plan.json')
+        for name, text in (('report.json', self.report.to_json()), ('report.txt', self.report.text(every_tensor=True))):
+            with atomic_file(folder / name) as temporary:
+                Path(temporary).write_text(text + '\n')
+        save_picture(self.report, folder / 'layers.png')
+
+
+def plan_for(
+    source: TensorSource,
+    target: nn.Module,
+    *,
+    plan: str | Path | ProjectionPlan = AUTO,
+    method: str = 'svd',
+    layers: str | Sequence[int] = 'uniform',
+    heads: Any = None,
+) -> ProjectionPlan:
+    """Make a plan, or take a person's and check that it is for this target.
+
+    Args:
+        plan: 'auto' to make one, else a plan or its JSON file.
+        method, layers, heads: for a made one, see ``make_plan``.
+
+    Raises:
+        CheckpointError: the plan is missing or for another target.
+    """
+    if plan == AUTO:
+        from kdplugin.weights.planning import make_plan
+
+        return make_plan(source, target, method=method, layers=layers, heads=heads)
+    given = plan if isinstance(plan, ProjectionPlan) else ProjectionPlan.load(plan)
+    shapes = {name: tuple(value.shape) for name, value in target.state_dict().items()}
+    planned = {entry.target: entry.shape for entry in given.entries}
+    wrong = [name for name in shapes.keys() | planned.keys() if shapes.get(name) != planned.get(name)]
+    if wrong:
+        first = min(wrong)
+        raise CheckpointError(
+            f'Expected a plan for the {len(shapes)} tensors of {type(target).__name__} but {len(wrong)} do not fit, '
+            f'such as {first}: {planned.get(first, "absent")} in the plan, {shapes.get(first, "absent")} in the model. '
+            'Make the plan for this model with tools/map_weights.py.'
+        )
+    return given
+
+
+def report_for(plan: ProjectionPlan, source: TensorSource, errors: Mapping[str, float] | None = None) -> PlanReport:
+    """Return the report of a plan, with the shapes of its source."""
+    return PlanReport(plan, errors or {}, {name: source.shape(name) for name in source})
+
+
+def project(source: TensorSource, target: nn.Module, *, min_coverage: float = 0.0, **options: Any) -> Projection:
+    """Plan for a target and make its tensors; neither source nor target is changed.
+
+    Args:
+        min_coverage: the least share of the target's parameters that has to be loaded, 0 to 1.
+        options: as for ``plan_for``.
+
+    Raises:
+        CheckpointError: less is covered, nothing is loaded, or the plan does not fit source and target.
+    """
+    plan = plan_for(source, target, **options)
+    report_for(plan, source).require(min_coverage)
+    dtypes = {name: value.dtype for name, value in target.state_dict().items()}
+    made = apply_plan(plan, source, target_dtypes=dtypes)
+    return Projection(report_for(plan, source, made.errors), made.tensors)
+
+
+@torch.no_grad()
+def load_into(target: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Write tensors into a model in place, so that its optimizer keeps them; return the names of those that changed."""
+    own = target.state_dict()
+    changed = []
+    for name, value in tensors.items():
+        given = value.to(own[name])
+        if not torch.equal(own[name], given):
+            changed.append(name)
+            own[name].copy_(given)
+    return changed
+
+
+def hash_source(what: str | Path, source: TensorSource) -> str:
+    """Return the sha256 of a source: of the file itself, or of all tensors of a folder or id."""
+    path = Path(what).expanduser()
+    return hash_file(path) if path.is_file() else hash_tensors(source)

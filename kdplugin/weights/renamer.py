@@ -106,10 +106,12 @@ class WeightRenamer:
             backup: keep the names of before, the oldest ones, for ``restore_backup``.
 
         Raises:
-            CheckpointError: an old name is not in the file, two tensors would get one name, or the plan does more
-                than rename.
+            CheckpointError: the mapping is empty, an old name is not in the file, two tensors would get one name, or the
+                plan does more than rename.
         """
         pairs = renames_of(mapping) if isinstance(mapping, ProjectionPlan) else dict(mapping)
+        if not pairs:
+            raise CheckpointError(f'Expected names of {self.name} to rename but got none. Check what made the mapping.')
         tensors = self.state_dict
         plain = plain_names(tensors, self.name)
         pairs = {self._known(old, tensors, plain): new for old, new in pairs.items()}

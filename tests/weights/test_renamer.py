@@ -254,6 +254,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         ({'layer1.weight': 'x', 'layer2.weight': 'x'}, r"got 'x' for both 'layer1\.weight' and 'layer2\.weight'\. Ren"),
         ({'layer1.weight': 'bn.bias'}, r"got 'bn\.bias' for both 'layer1\.weight' and 'bn\.bias'\. Rename or drop one"),
+        ({}, r'Expected names of the state dict to rename but got none\. Check what made the mapping\.'),
         ({'layer1.wieght': 'x'}, r"names of the state dict but got 'layer1\.wieght'\. Did you mean 'layer1\.weight'"),
     ],
 )

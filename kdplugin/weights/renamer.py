@@ -106,8 +106,8 @@ class WeightRenamer:
             backup: keep the names of before, the oldest ones, for ``restore_backup``.
 
         Raises:
-            CheckpointError: the mapping is empty, an old name is not in the file, two tensors would get one name, or the
-                plan does more than rename.
+            CheckpointError: the mapping is empty, an old name is not in the file, two tensors would get one name, or
+                the plan does more than rename.
         """
         pairs = renames_of(mapping) if isinstance(mapping, ProjectionPlan) else dict(mapping)
         if not pairs:

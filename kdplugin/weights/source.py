@@ -60,11 +60,12 @@ def open_source(
         what, name = what.state_dict(), name or type(what).__name__
     if isinstance(what, TensorSource):
         source = _named(what, prefix, ema) if prefix or ema else what
+        source = RenamedSource(source, {key: key for key in source}) if name else source
     elif isinstance(what, Mapping):
         source = MemorySource(state_dict_of(what, name or 'the state dict', ema=ema, prefix=prefix))
     elif isinstance(what, str | os.PathLike):
         file = _locate(what, subfolder)
-        subfolder = None
+        name, subfolder = name or '/'.join(filter(None, (str(what), subfolder))), None
         if file.name.endswith(INDEXES):
             source = _named(ShardedSource(file, trust), prefix, ema)
         elif file.suffix == '.safetensors':
@@ -72,7 +73,6 @@ def open_source(
         else:
             take = functools.partial(state_dict_of, name=str(file), ema=ema, prefix=prefix)
             source = open_file(file, take, trust)
-        name = name or str(what)
     else:
         raise CheckpointError(
             f'Expected a path, an id, a state dict or a model but got {type(what).__name__}. Give one of these.'

@@ -113,6 +113,8 @@ def test_a_module() -> None:
 def test_a_source_is_returned_as_it_is() -> None:
     source = MemorySource(STATE)
     assert open_source(source) is source
+    assert open_source(source, name='the teacher').name == 'the teacher'
+    assert source.name == 'the state dict'
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -168,6 +170,22 @@ def test_a_dino_file(tmp_path: Path) -> None:
 
 
 # What cannot be opened
+
+
+@pytest.mark.filterwarnings('ignore:.*TorchScript archive')
+def test_a_torchscript_program(tmp_path: Path) -> None:
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / 'a.pt')
+    with pytest.raises(CheckpointError, match=r'a\.pt but got a TorchScript program\. Save model\.state_dict\(\)'):
+        open_source(tmp_path / 'a.pt')
+
+
+@pytest.mark.parametrize('content', [[1, 2], torch.zeros(3), None], ids=['list', 'tensor', 'none'])
+def test_a_pickle_that_is_no_dict(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / 'a.pt')
+    with pytest.raises(
+        CheckpointError, match=r'Expected a dict of tensors in .*a\.pt but got (list|Tensor|NoneType)\.'
+    ):
+        open_source(tmp_path / 'a.pt')
 
 
 @pytest.mark.parametrize(
@@ -229,7 +247,8 @@ def test_a_subfolder_of_what_has_none(tmp_path: Path, form: str) -> None:
 
 def test_a_subfolder_that_is_not_there(tmp_path: Path) -> None:
     folder = write(tmp_path, 'diffusers')
-    assert len(open_source(folder, subfolder='transformer')) == 3
+    source = open_source(folder, subfolder='transformer')
+    assert (source.name, len(source)) == (f'{folder}/transformer', 3)
     with pytest.raises(CheckpointError, match=r"got 'transfomer'\. Did you mean 'transformer'\? It has transformer\."):
         open_source(folder, subfolder='transfomer')
 

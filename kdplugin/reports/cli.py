@@ -12,7 +12,8 @@ def run_tool(body: Callable[[], int]) -> int:
     """Run a tool's body and turn a user's mistake into one line on stderr and exit code 1.
 
     A ``KDPluginError`` is printed as it is, a file that the system refuses (no permission, a folder where a
-    file should be) as the same kind of sentence. Anything else is a bug and keeps its traceback.
+    file should be) as the same kind of sentence. Ctrl-C gives exit code 130. Anything else is a bug and keeps its
+    traceback.
 
     Args:
         body: does the work and returns the exit code.
@@ -24,6 +25,9 @@ def run_tool(body: Callable[[], int]) -> int:
     """
     try:
         return body()
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
     except KDPluginError as error:
         message = str(error)
     except OSError as error:

@@ -35,6 +35,14 @@ def test_a_file_that_the_system_refuses_is_a_sentence_too(tmp_path: Path, capsys
     assert 'file/below but got "Not a directory". Check the path' in capsys.readouterr().err
 
 
+def test_control_c_needs_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> int:
+        raise KeyboardInterrupt
+
+    assert run_tool(body) == 130
+    assert capsys.readouterr().err == 'interrupted\n'
+
+
 @pytest.mark.parametrize('error', [ZeroDivisionError('bug'), OSError('no file in this one')])
 def test_a_bug_keeps_its_traceback(error: Exception) -> None:
     def body() -> int:

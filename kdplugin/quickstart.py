@@ -20,7 +20,7 @@ from kdplugin.errors import ConfigError
 from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
 from kdplugin.reports.compare import compare
 from kdplugin.reports.comparison_report import comparison_parts, write_comparison
-from kdplugin.reports.run_log import read_run
+from kdplugin.reports.run_log import logged_seconds, read_run
 from kdplugin.reports.tables import show
 from kdplugin.weights.io import hash_file
 
@@ -61,8 +61,8 @@ def make_data() -> dict[str, Any]:
     return report.meta
 
 
-def run_part(part: Part, data_hash: str) -> float:
-    """Train one part unless it is finished, resuming it where it stopped; return its seconds (0 if reused).
+def run_part(part: Part, data_hash: str) -> bool:
+    """Train one part unless it is finished, resuming it where it stopped; return False if it is reused.
 
     A part is finished when its state file says so for the same config, data and teacher. A folder that belongs to
     other settings is renamed to ``<name>.previous``.
@@ -72,16 +72,14 @@ def run_part(part: Part, data_hash: str) -> float:
     state = json.loads(state_file.read_text()) if state_file.is_file() else {}
     if state.get('fingerprint') == fingerprint and state.get('finished'):
         print(f'{part.work_dir}: finished before, reused.')
-        return 0.0
+        return False
     if part.work_dir.exists() and state.get('fingerprint') != fingerprint:
         _set_aside(part.work_dir)
     part.work_dir.mkdir(parents=True, exist_ok=True)
     state_file.write_text(json.dumps({'fingerprint': fingerprint, 'finished': False}))
-    began = time.perf_counter()
     _train(part)
-    seconds = time.perf_counter() - began
-    state_file.write_text(json.dumps({'fingerprint': fingerprint, 'finished': True, 'seconds': round(seconds, 1)}))
-    return seconds
+    state_file.write_text(json.dumps({'fingerprint': fingerprint, 'finished': True}))
+    return True
 
 
 def _set_aside(folder: Path) -> None:
@@ -125,26 +123,35 @@ def run_demo() -> None:
 
 
 def run_seeds(seeds: Sequence[int]) -> dict[str, Any]:
-    """Train baseline and KD for several seeds under one teacher; return mIoU by seed, mean gain and minutes."""
+    """Train baseline and KD for several seeds under one teacher; return mIoU by seed, mean gain and minutes.
+
+    ``minutes`` is what the runs that this call trained took by their own logs; ``reused`` names the other runs with
+    theirs.
+    """
     _check_place()
     began = time.perf_counter()
     data_hash = make_data()['sha256']
-    trained = run_part(Part('teacher_digits'), data_hash)
+    teacher = Part('teacher_digits')
+    students = {seed: [Part(f'{name}_digits', seed) for name in ('baseline', 'kd')] for seed in seeds}
+    trained = 0.0
+    reused: dict[str, float] = {}
+    for part in (teacher, *(part for pair in students.values() for part in pair)):
+        _announce(f'seed {part.seed}: {part.config}', began)
+        fresh = run_part(part, data_hash)
+        minutes = logged_seconds(part.work_dir) / 60
+        trained += minutes if fresh else 0
+        reused |= {} if fresh else {part.work_dir.name: round(minutes, 1)}
     rows = []
-    for seed in seeds:
-        scores = {}
-        for name in ('baseline', 'kd'):
-            part = Part(f'{name}_digits', seed)
-            _announce(f'seed {seed}: {name}', began)
-            trained += run_part(part, data_hash)
-            scores[name] = round(best_score(part.work_dir), 2)
-        rows.append({'seed': seed, **scores})
+    for seed, pair in students.items():
+        baseline, kd = (round(best_score(part.work_dir), 2) for part in pair)
+        rows.append({'seed': seed, 'baseline': baseline, 'kd': kd})
     gains = [row['kd'] - row['baseline'] for row in rows]
     return {
         'seeds': rows,
         'mean_gain': round(sum(gains) / len(gains), 2),
-        'minutes': round(trained / 60, 1),
-        'teacher': round(best_score(Part('teacher_digits').work_dir), 2),
+        'minutes': round(trained, 1),
+        'reused': reused,
+        'teacher': round(best_score(teacher.work_dir), 2),
         'rule': 'best validation mIoU of each run',
     }
 

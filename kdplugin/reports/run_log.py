@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +129,18 @@ def read_run(work_dir: str | Path) -> RunLog:
         greater_is_better=greater,
         notes=tuple(notes),
     )
+
+
+def logged_seconds(work_dir: str | Path) -> float:
+    """Return how long the training processes of a run took, from the first to the last time stamp of each log."""
+    total = 0.0
+    for file in Path(work_dir).glob('*/*.log'):
+        text = file.read_text(encoding='utf-8', errors='replace')
+        stamps = re.findall(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', text, re.MULTILINE)
+        if stamps and '(train)' in text:
+            first, last = (datetime.strptime(stamps[end], '%Y/%m/%d %H:%M:%S') for end in (0, -1))
+            total += (last - first).total_seconds()
+    return total
 
 
 def _forget(lines: dict[int, Any], start: int) -> None:

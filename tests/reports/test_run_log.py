@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from synthetic_runs import (
@@ -23,7 +25,7 @@ from synthetic_runs import (
 from torch import Tensor, nn
 
 from kdplugin.errors import DataError
-from kdplugin.reports.run_log import read_run
+from kdplugin.reports.run_log import logged_seconds, read_run
 
 
 class Line(BaseModel):
@@ -247,3 +249,25 @@ def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:
     (folder / 'vis_data' / 'config.py').write_text('model = dict(')
     with pytest.raises(DataError, match=r'Expected a config in .*config\.py but reading it failed \(SyntaxError'):
         read_run(tmp_path)
+
+
+def test_seconds_are_those_of_all_training_processes(tmp_path: Path) -> None:
+    """A killed process counts, a test run in the same folder does not; lines without a time stamp do no harm."""
+    logs = {
+        'killed': '2026/01/31 23:59:50 - mmengine - INFO - Iter(train) [1/9]\nlr = 0.1\n2026/02/01 00:00:20 - mm\n',
+        'resumed': '2026/02/01 08:00:00 - mmengine - INFO - Epoch(train) [2][1/9]\n2026/02/01 08:01:00 - mmengine\n',
+        'tested': '2026/02/01 09:00:00 - mmengine - INFO - Iter(test) [1/9]\n2026/02/01 09:30:00 - mmengine\n',
+        'empty': '',
+    }
+    for name, text in logs.items():
+        write_segment(tmp_path, name, [], recipe(), text)
+    assert logged_seconds(tmp_path) == 30 + 60
+
+
+def test_seconds_are_read_from_what_mmengine_logs(tmp_path: Path) -> None:
+    (tmp_path / 'run').mkdir()
+    logger = MMLogger('seconds', log_file=str(tmp_path / 'run' / 'run.log'), log_level='INFO')
+    logger.info('Iter(train) [1/2]')
+    time.sleep(1.1)
+    logger.info('Iter(train) [2/2]')
+    assert logged_seconds(tmp_path) in (1, 2)

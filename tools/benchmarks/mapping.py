@@ -70,10 +70,10 @@ def rival_rows(case: Case, checkouts: list[Path]) -> dict[str, Any]:
     rows = {}
     for checkout in checkouts:
         ask = partial(mapping_of, load(checkout), case.source, case.target)
-        verdicts = [attempt(case, partial(ask, inputs)) for inputs in (case.inputs, None)]
-        best = max(verdicts, key=lambda verdict: verdict['right'])
-        kept = ('right', 'seconds', 'max_output_difference', 'error')
-        rows[checkout.name] = {key: best[key] for key in kept if key in best}
+        asked = {'inputs': attempt(case, partial(ask, case.inputs)), 'modules': attempt(case, ask)}
+        best = max(asked.values(), key=lambda verdict: verdict['right'])
+        row = {key: best.get(key) for key in ('right', 'seconds', 'max_output_difference', 'error') if key in best}
+        rows[checkout.name] = {**row, 'by_way': {way: verdict['right'] for way, verdict in asked.items()}}
     return rows
 
 
@@ -98,15 +98,19 @@ def run_pair(pair: Pair, ways: list[str], checkouts: list[Path], tiny: bool) -> 
 
 
 def print_details(row: dict[str, Any], limit: int) -> None:
-    """Print the names of what is not right."""
+    """Print the names of what is not right, once where several ways of asking share them."""
+    ways: dict[str, list[str]] = {}
     for way, verdict in row['ways'].items():
-        if 'error' in verdict:
-            print(f'    {way}: {verdict["error"]}')
-        for place in ('wrong', 'refused', 'missing', 'without_source'):
+        lines = [f'      {verdict["error"]}'] if 'error' in verdict else []
+        for place in ('wrong', 'refused', 'missing', 'without_source', 'changed'):
             names = verdict.get(place, [])
             if names:
                 rest = f' and {len(names) - limit} more' if len(names) > limit else ''
-                print(f'    {way}: {len(names)} {place}: {", ".join(names[:limit])}{rest}')
+                lines.append(f'      {len(names)} {place}: {", ".join(names[:limit])}{rest}')
+        if lines:
+            ways.setdefault('\n'.join(lines), []).append(way)
+    for text, shared in ways.items():
+        print(f'    {", ".join(shared)}:\n{text}')
 
 
 def table(rows: list[dict[str, Any]], ways: list[str]) -> Any:

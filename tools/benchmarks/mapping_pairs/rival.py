@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import inspect
 import logging
 import sys
 import types
@@ -46,8 +48,10 @@ def mapping_of(
             mapper = mapper_class(source, target, dummy_input=inputs)
         else:
             mapper = mapper_class.from_state_dict(source, target, dummy_input=inputs)
-        newest = hasattr(mapper, 'buffer_matching_mode')
-        answer = mapper.suggest_mapping(validate_outputs=False) if newest else mapper.suggest_mapping()
-        return dict(answer.get_mapping() if newest else answer)
+        validates = 'validate_outputs' in inspect.signature(mapper.suggest_mapping).parameters
+        answer = mapper.suggest_mapping(validate_outputs=False) if validates else mapper.suggest_mapping()
+        if isinstance(answer, tuple):
+            answer = answer[0]
+        return dict(answer.get_mapping() if hasattr(answer, 'get_mapping') else answer)
     finally:
         logging.disable(logging.NOTSET)

@@ -7,10 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from kdplugin.weights.naming import natural_key, split_leaf
-from kdplugin.weights.report import PlanReport
 from kdplugin.weights.units import is_definition_order
+
+if TYPE_CHECKING:
+    from kdplugin.weights.report import PlanReport
 
 ALIKE = 0.5
 """Two elements of a module list are blocks of one stack if they share this part of their tensors' names."""
@@ -69,6 +72,24 @@ def layer_links(report: PlanReport) -> LayerLinks:
         links=[_link(*pair, members) for pair, members in shares.items()],
         kinds={target: dict(by_kind) for target, by_kind in kinds.items()},
     )
+
+
+def stack_lines(report: PlanReport) -> list[str]:
+    """Say for each pair of stacks which block came from which.
+
+    Example:
+        'layers <- blocks: 0 from 0, 1 from 3, 2 from 5'
+    """
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for link in layer_links(report).links:
+        (target, at), (source, number) = (name.rpartition('.')[::2] for name in (link.target, link.source))
+        if at.isdigit() and number.isdigit():
+            pairs[target, source].append((at, number))
+    return [
+        f'{target or "."} <- {source or "."}: {", ".join(f"{at} from {number}" for at, number in numbers)}'
+        for (target, source), numbers in pairs.items()
+        if any(at != number for at, number in numbers)
+    ]
 
 
 def _link(target: str, source: str, members: list[tuple[int, float | None]]) -> Link:

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from kdplugin.weights.layer_links import stack_lines
 from kdplugin.weights.plan import KINDS, Entry, Piece
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def report_text(report: PlanReport, *, every_tensor: bool) -> str:
     rows = report.rows
     parts: list[RenderableType] = [f'{report.plan.source} -> {report.plan.target}', _totals(report)]
     parts += _tensors([row for row in rows if row.kind not in ('random', 'refused')], every_tensor)
+    parts += stack_lines(report)
     for kind in ('random', 'refused'):
         left = [row for row in rows if row.kind == kind]
         if left:

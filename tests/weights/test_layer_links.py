@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdplugin.weights.layer_links import LayerLinks, Link, layer_links, layers_of
+from kdplugin.weights.layer_links import LayerLinks, Link, layer_links, layers_of, stack_lines
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
 from kdplugin.weights.report import PlanReport
 
@@ -92,3 +92,22 @@ def test_sources_of_a_sorted_file_come_in_the_order_of_their_numbers() -> None:
 def test_without_shapes_used_and_unused_sources_are_known_from_the_plan() -> None:
     entry = Entry('w', (1,), 'renamed', (Piece('stem.weight'),))
     assert layer_links(PlanReport(plan(entry, unused=('head.weight',)))).sources == ['stem', 'head']
+
+
+def moved(pairs: list[tuple[int, int]]) -> PlanReport:
+    entries = [
+        Entry(f'layers.{at}.{part}.weight', (2,), 'renamed', (Piece(f'net.blocks.{number}.{part}.weight'),))
+        for at, number in pairs
+        for part in ('fc1', 'fc2')
+    ]
+    return PlanReport(plan(Entry('head.0.weight', (1,), 'renamed', (Piece('fc.weight'),)), *entries))
+
+
+def test_which_block_came_from_which_is_one_line_for_each_pair_of_stacks() -> None:
+    line = 'layers <- net.blocks: 0 from 0, 1 from 3, 2 from 5'
+    assert stack_lines(moved([(0, 0), (1, 3), (2, 5)])) == [line]
+    assert line in moved([(0, 0), (1, 3), (2, 5)]).text().splitlines()
+
+
+def test_blocks_that_keep_their_numbers_need_no_line() -> None:
+    assert stack_lines(moved([(0, 0), (1, 1)])) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,10 @@ def fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:
     scores = PART * (both & same) - 2 * PART * (both & ~same) - 0.5 * PART * (~both & ~same)
     shapes = [np.array([hash(unit.main.core) for unit in side]) for side in (one, two)]
     scores = scores + TRANSPOSED * (shapes[0][:, None] != shapes[1][None, :])
-    bias = [np.array(['bias' in unit.atoms for unit in side]) for side in (one, two)]
-    return (scores - 0.3 * (bias[0][:, None] != bias[1][None, :])).astype(np.float32)
+    bias = [np.array([prod(u.atoms['bias'].shape) if 'bias' in u.atoms else -1 for u in side]) for side in (one, two)]
+    differ = bias[0][:, None] != bias[1][None, :]
+    both = (bias[0][:, None] >= 0) & (bias[1][None, :] >= 0)
+    return (scores - 0.3 * differ - PART * (both & differ)).astype(np.float32)
 
 
 def order_likeness(rows: int, columns: int) -> Matrix:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import isqrt
 
 from kdplugin.weights.matching import AMBIGUOUS, Match
@@ -83,13 +84,21 @@ class Converter:
         if score < self.threshold:
             reason = f'the best candidate {min(names)} scores {score:.2f}, below {self.threshold}'
             return Entry(name, shape, 'refused', score=score, margin=margin, reason=reason, alternatives=tuple(names))
+        misfits = [atom for part in parts if (atom := part.found) and not self._fits(atom.core, part.wanted.core)]
+        if misfits and not self.widths:
+            reason = f'{misfits[0].name} belongs to its layer but has shape {misfits[0].shape}'
+            return Entry(name, shape, 'refused', score=score, margin=margin, reason=reason, alternatives=tuple(names))
         pieces = self._pieces(parts)
         plain = len(pieces) == 1 and not pieces[0].steps
         kind = 'converted' if not plain else 'exact' if pieces[0].source == name else 'renamed'
         if self.widths and self._result_shape(pieces, parts) != shape:
             kind = 'projected'
-        join = 0 if len(pieces) > 1 else None
+        join = parts[0].wanted.axis if len(pieces) > 1 else None
         return Entry(name, shape, kind, pieces, join, score, margin, found[0].why, rivals)
+
+    @staticmethod
+    def _fits(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+        return sorted(old[:2]) == sorted(new[:2]) and old[2:] == new[2:]
 
     def _with_fillers(self, parts: list[Part]) -> list[Part]:
         """Let zeros stand for the bias of k in a fused bias whose source has biases for q and v alone (BEiT, EVA)."""
@@ -113,7 +122,7 @@ class Converter:
         for part in parts:
             if part.found is None or part.match is None:
                 continue
-            shape = 1.0 if part.found.core == part.wanted.core else 0.7
+            shape = 1.0 if part.found.core == part.wanted.core or self._turns_like_others(part.unit) else 0.7
             name = 1.0 if part.found.name == part.wanted.name else part.match.name
             scores.append(
                 self.weights['shape'] * shape
@@ -125,17 +134,19 @@ class Converter:
     def _pieces(self, parts: Sequence[Part]) -> tuple[Piece, ...]:
         whole = self._whole(parts)
         if whole:
-            return (Piece(whole.name, self._layout(whole.shape, self.shapes[1][parts[0].wanted.name])),)
+            layout = self._layout(whole.shape, self.shapes[1][parts[0].wanted.name], self._is_turned(parts[0].unit))
+            return (Piece(whole.name, layout),)
         pieces = []
         for part in parts:
             if part.found is None:
                 pieces.append(Piece(None, (), part.wanted.shape))
                 continue
             steps = []
-            if part.found.rows and part.found.rows != (0, self.shapes[0][part.found.name][0]):
+            if part.found.rows:
                 start, stop = part.found.rows
-                steps.append(Step('narrow', {'dim': 0, 'start': start, 'stop': stop}))
-            pieces.append(Piece(part.found.name, (*steps, *self._layout(part.found.shape, part.wanted.shape))))
+                steps.append(Step('narrow', {'dim': part.found.axis, 'start': start, 'stop': stop}))
+            layout = self._layout(part.found.shape, part.wanted.shape, self._is_turned(part.unit))
+            pieces.append(Piece(part.found.name, (*steps, *layout)))
         return tuple(pieces)
 
     def _whole(self, parts: Sequence[Part]) -> Atom | None:
@@ -146,17 +157,15 @@ class Converter:
         atoms = [atom for atom in found if atom is not None]
         shape = self.shapes[0][atoms[0].name]
         rows = [row for atom in atoms for row in (atom.rows or ())]
-        ends = rows[1:-1:2] == rows[2:-1:2] and rows[0] == 0 and rows[-1] == shape[0]
+        ends = rows[1:-1:2] == rows[2:-1:2] and rows[0] == 0 and rows[-1] == shape[atoms[0].axis]
         return Atom(atoms[0].name, tuple(shape)) if ends and len({atom.name for atom in atoms}) == 1 else None
 
-    def _layout(self, have: tuple[int, ...], want: tuple[int, ...]) -> tuple[Step, ...]:
+    def _layout(self, have: tuple[int, ...], want: tuple[int, ...], turned: bool) -> tuple[Step, ...]:
         """Return the steps from one layout to another of the same values: axes of one, transposition."""
         have, want = tuple(have), tuple(want)
-        if have == want:
-            return ()
         old, new = Atom('', have).core, Atom('', want).core
         steps = []
-        if old != new and sorted(old[:2]) == sorted(new[:2]) and old[2:] == new[2:]:
+        if len(old) == len(new) > 1 and sorted(old[:2]) == sorted(new[:2]) and old[2:] == new[2:] and turned:
             if have != old:
                 steps.append(Step('reshape', {'shape': list(old)}))
             steps.append(Step('permute', {'dims': [1, 0, *range(2, len(old))]}))
@@ -166,6 +175,39 @@ class Converter:
         if have != want:
             steps.append(Step('reshape', {'shape': list(want)}))
         return tuple(steps)
+
+    def _is_turned(self, unit: int) -> bool:
+        """Tell whether a unit's weight is kept transposed on one side; for a square one, as in the layers around it."""
+        if unit in self._turned:
+            return self._turned[unit]
+        path = self.target[unit].path
+        while path:
+            path = path.rpartition('.')[0]
+            around = [turned for other, turned in self._turned.items() if self.target[other].path.startswith(path)]
+            if around:
+                return 2 * sum(around) > len(around)
+        return False
+
+    def _turns_like_others(self, unit: int) -> bool:
+        """Tell whether all layers around a transposed one are transposed as well, so that it is no coincidence."""
+        block = self.target[unit].path.rpartition('.')[0]
+        around = [turned for other, turned in self._turned.items() if self.target[other].path.startswith(f'{block}.')]
+        return len(around) > 1 and all(around)
+
+    @cached_property
+    def _turned(self) -> dict[int, bool]:
+        """Which matched units' weights are transposed, where their shapes tell."""
+        known = {}
+        for index, match in self.matches.items():
+            pair = self.source[match.source].main, self.target[index].main
+            old, new = pair[0].core, pair[1].core
+            if len(old) < 2 or 'embed' in tokens(self.target[index].path):
+                continue
+            if old[0] != old[1]:
+                known[index] = old != new
+            elif pair[0].rows and pair[1].rows:
+                known[index] = pair[0].axis != pair[1].axis
+        return known
 
     @staticmethod
     def _other_width(have: tuple[int, ...], want: tuple[int, ...]) -> tuple[Step, ...]:

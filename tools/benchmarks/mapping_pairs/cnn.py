@@ -191,7 +191,12 @@ def stock(source: Any, target: str) -> Any:
 
 PAIRS = (
     Pair('timm ResNet-50 -> torchvision', both(timm_resnet50, tv_resnet50), dict),
-    Pair('HF ResNet-50 -> torchvision', both(hf_resnet50, tv_resnet50), lambda state: renamed(state, *HF_RESNET)),
+    Pair(
+        'HF ResNet-50 -> torchvision',
+        both(hf_resnet50, tv_resnet50),
+        lambda state: renamed(state, *HF_RESNET),
+        needs=('transformers',),
+    ),
     Pair('torchvision MobileNetV2 -> timm', stock(torchvision.models.mobilenet_v2, 'mobilenetv2_100'), mobilenet_names),
     Pair(
         'torchvision EfficientNet-B0 -> timm',
@@ -200,10 +205,11 @@ PAIRS = (
     ),
     Pair('torchvision RegNetY-400MF -> timm', stock(torchvision.models.regnet_y_400mf, 'regnety_004'), regnet_names),
     Pair('torchvision ConvNeXt-T -> timm', build_convnext, convnext_to_timm),
-    Pair('timm ConvNeXt-T -> HF', both(timm_convnext_tiny, hf_convnext_tiny), convnext_to_hf),
+    Pair('timm ConvNeXt-T -> HF', both(timm_convnext_tiny, hf_convnext_tiny), convnext_to_hf, needs=('transformers',)),
     Pair(
         'timm ConvNeXt-T of 1x1 convolutions -> HF',
         both(lambda tiny: timm_convnext_tiny(tiny, conv_mlp=True), hf_convnext_tiny),
         convnext_to_hf,
+        needs=('transformers',),
     ),
 )

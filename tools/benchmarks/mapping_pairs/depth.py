@@ -135,6 +135,7 @@ PAIRS = (
         lambda state: hf_names(even_blocks(state)),
         source_outputs=without_odd_blocks,
         by_values=True,
+        needs=('transformers',),
     ),
     Pair('blocks counted from one', counted_from_one, one_up),
     Pair('Lightning ResNet-50 -> plain', lightning, partial(unwrapped, prefix='model.')),

@@ -95,12 +95,19 @@ def gpt2_names(state: State) -> dict[str, Tensor]:
 
 
 PAIRS = (
-    Pair('HF BERT-base -> torch TransformerEncoder', bert, bert_names, source_outputs=first_output),
+    Pair(
+        'HF BERT-base -> torch TransformerEncoder',
+        bert,
+        bert_names,
+        source_outputs=first_output,
+        needs=('transformers',),
+    ),
     Pair(
         'HF GPT-2 -> torch TransformerEncoder',
         gpt2,
         gpt2_names,
         source_outputs=first_output,
         refusable=r'layers\.layers\.\d+\.self_attn\.out_proj\.weight',
+        needs=('transformers',),
     ),
 )

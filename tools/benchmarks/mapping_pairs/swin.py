@@ -115,7 +115,7 @@ def feature_map(module: Any, inputs: Tensor) -> Tensor:
 
 PAIRS = (
     Pair('torchvision Swin-T -> timm', torchvision_to_timm, torchvision_names),
-    Pair('HF Swin-T -> timm', hf_to_timm, hf_names, source_outputs=pooled),
+    Pair('HF Swin-T -> timm', hf_to_timm, hf_names, source_outputs=pooled, needs=('transformers',)),
     Pair(
         'timm Swin-T -> mmdet',
         timm_to_mmdet,

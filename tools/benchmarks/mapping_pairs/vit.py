@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from mapping_pairs.base import Built, Pair, State, all_outputs, first_output, fuse, renamed, split
+from mapping_pairs.base import Built, Pair, State, first_output, fuse, renamed, split
 
 QKV = (r'\bqkv\b', r'\b([qkv])_proj\b')
 
@@ -183,10 +183,10 @@ def pooled(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 PAIRS = (
-    Pair('timm ViT-B/16 -> HF ViT', timm_to_hf, hf_names),
-    Pair('HF ViT -> timm ViT-B/16', hf_to_timm, timm_names),
+    Pair('timm ViT-B/16 -> HF ViT', timm_to_hf, hf_names, needs=('transformers',)),
+    Pair('HF ViT -> timm ViT-B/16', hf_to_timm, timm_names, needs=('transformers',)),
     Pair('torchvision ViT-B/16 -> timm', torchvision_to_timm, lambda state: renamed(state, *TORCHVISION_TO_TIMM)),
     Pair('timm ViT-B/16 -> torchvision', timm_to_torchvision, lambda state: renamed(state, *TIMM_TO_TORCHVISION)),
-    Pair('HF DINOv2-S -> timm', dinov2_to_timm, dinov2_names, source_outputs=cls_row, target_outputs=all_outputs),
-    Pair('HF CLIP ViT-B/32 -> timm', clip_to_timm, clip_names, source_outputs=pooled),
+    Pair('HF DINOv2-S -> timm', dinov2_to_timm, dinov2_names, source_outputs=cls_row, needs=('transformers',)),
+    Pair('HF CLIP ViT-B/32 -> timm', clip_to_timm, clip_names, source_outputs=pooled, needs=('transformers',)),
 )

@@ -51,6 +51,9 @@ def readers():
 seen = dict(ours_before='kdplugin' in sys.modules, readers_before=readers())
 loss = MODELS.build(dict(type='kdplugin.KLDivergenceLoss', temperature=4.0))
 seen.update(loss=[type(loss).__module__, loss.temperature], readers_after=readers())
+losses = sys.modules['kdplugin.losses'].__all__
+kinds = {name: MODELS.build(dict(type=f'kdplugin.{name}')) for name in losses if name.endswith('Loss')}
+seen['losses'] = {name: type(kind).__qualname__ for name, kind in kinds.items()}
 seen['models'] = [MODELS.get(f'kdplugin.{name}').__name__ for name in ('Distiller', 'CosineLoss', 'MobileNetV3Small')]
 seen['hooks'] = [HOOKS.get(f'kdplugin.{name}').__name__ for name in ('DistillationHook', 'SafeCheckpointHook')]
 seen['wrappers'] = [
@@ -70,6 +73,8 @@ print(json.dumps(seen))
 def test_types_with_our_prefix_are_found_by_mmengine_alone(seen: dict[str, Any]) -> None:
     assert seen['ours_before'] is False
     assert seen['loss'] == ['kdplugin.losses.kl_divergence', 4.0]
+    assert {'PKDLoss', 'CWDLoss', 'LocalizationDistillationLoss'} < seen['losses'].keys()
+    assert all(name == kind for name, kind in seen['losses'].items())
     assert seen['models'] == ['build_distiller', 'CosineLoss', 'MobileNetV3Small']
     assert seen['hooks'] == ['DistillationHook', 'SafeCheckpointHook']
     assert seen['wrappers'] == ['CPUDistributedDataParallel', 'CPUAmpOptimWrapper']

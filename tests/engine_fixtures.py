@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import kdplugin.registry  # noqa: F401 - teaches mmengine the prefix
 from kdplugin.datasets.digit_scenes import make_digit_scenes
+from kdplugin.distill import distillation_of
 
 torch.set_num_threads(1)
 
@@ -154,6 +155,19 @@ def feature_and_logit_pairs() -> dict[str, Any]:
         feature=dict(tap='backbone', loss=COSINE, weight=0.5),
         logits=dict(tap='decode_head.conv_seg', loss=KL, weight=2.0),
     )
+
+
+def kd_segmentor(shared: Path, **more: Any) -> dict[str, Any]:
+    """Return the config of a segmentor that learns features and logits from the shared one."""
+    return distilled(shared, feature_and_logit_pairs(), **more)
+
+
+def teacher_of(model: nn.Module) -> nn.Module:
+    """Return the teacher that hangs on a distilled student."""
+    distillation = distillation_of(model)
+    assert distillation is not None
+    assert distillation.teacher is not None
+    return distillation.teacher.module
 
 
 def all_tensors(model: nn.Module) -> dict[str, Tensor]:

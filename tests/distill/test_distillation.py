@@ -22,6 +22,7 @@ from engine_fixtures import (
     segmentation_batch,
     segmentor,
     stir,
+    teacher_of,
 )
 from engine_runs import Run, run_config, start
 from torch import Tensor, nn
@@ -33,10 +34,6 @@ from kdplugin.losses import cosine_distance, kl_divergence
 from kdplugin.weights.io import hash_tensors
 
 FLAT = dict(logits=dict(tap='decode_head.conv_seg', loss=KL, weight=2.0))
-
-
-def teacher_of(model: nn.Module) -> nn.Module:
-    return distillation_of(model).teacher.module
 
 
 def outputs_of(model: nn.Module, path: str, batch: dict[str, Any], mode: str) -> list[Tensor]:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from kdplugin import launch
 from kdplugin.errors import CheckpointError
-from kdplugin.hooks.atomic_backend import AtomicLocalBackend
 from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
 from kdplugin.weights.io import hash_tensors, read_checkpoint
 
@@ -145,71 +144,6 @@ def test_a_dynamic_validation_interval_counts_for_a_pending_validation(shared: P
     assert set(start(recipe(), resume='auto').validations) == {2, 3}
 
 
-# saving
-
-
-def test_the_old_checkpoint_goes_after_the_new_one_is_complete(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[str, list[str]]] = []
-    put, remove = AtomicLocalBackend.put, AtomicLocalBackend.remove
-
-    def note(action: str) -> None:
-        seen.append((action, sorted(path.name for path in tmp_path.glob('*.pth'))))
-
-    def watched_put(self: AtomicLocalBackend, obj: bytes, filepath: str) -> None:
-        note('before')
-        put(self, obj, filepath)
-        note('written')
-
-    def watched_remove(self: AtomicLocalBackend, filepath: str) -> None:
-        remove(self, filepath)
-        note('removed')
-
-    monkeypatch.setattr(AtomicLocalBackend, 'put', watched_put)
-    monkeypatch.setattr(AtomicLocalBackend, 'remove', watched_remove)
-    start(run_config(shared, tmp_path, segmentor(), iters=2, save_every=1))
-    assert seen == [
-        ('before', []),
-        ('written', ['iter_1.pth']),
-        ('before', ['iter_1.pth']),
-        ('written', ['iter_1.pth', 'iter_2.pth']),
-        ('removed', ['iter_2.pth']),
-    ]
-
-
-def test_the_old_best_checkpoint_goes_after_the_new_one_is_complete(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a rule under which each validation is the best one; the disk fills up at the second best file."""
-    from mmengine.hooks import CheckpointHook
-
-    monkeypatch.setitem(CheckpointHook.rule_map, 'greater', lambda new, best: True)
-    put = AtomicLocalBackend.put
-
-    def full_disk(self: AtomicLocalBackend, obj: bytes, filepath: str) -> None:
-        if 'best_mIoU_iter_4' in str(filepath):
-            raise OSError(28, 'No space left on device', str(filepath))
-        put(self, obj, filepath)
-
-    monkeypatch.setattr(AtomicLocalBackend, 'put', full_disk)
-    with pytest.raises(OSError, match='No space left on device'):
-        start(run_config(shared, tmp_path, segmentor(), iters=4, save_every=2, validate_every=2))
-    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['best_mIoU_iter_2.pth', 'iter_4.pth']
-    monkeypatch.setattr(AtomicLocalBackend, 'put', put)
-    again = run_config(shared, tmp_path, segmentor(), iters=4, save_every=2, validate_every=2)
-    assert set(start(again, resume='auto').validations) == {4}
-    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['best_mIoU_iter_4.pth', 'iter_4.pth']
-
-
-def test_a_bad_disk_is_noticed_and_the_previous_file_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / 'a.pth').write_bytes(b'old')
-    monkeypatch.setattr('kdplugin.hooks.atomic_backend.hash_file', lambda path: 'other')
-    with pytest.raises(CheckpointError, match=r'to read back what was written to .*a\.pth but got other bytes'):
-        AtomicLocalBackend().put(b'new', tmp_path / 'a.pth')
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b'old']
-
-
 # killing and resuming
 
 
@@ -239,38 +173,12 @@ def test_a_run_killed_while_it_writes_goes_on_from_the_file_before(
     assert_same_end(resumed, uninterrupted['iterations'], 2)
 
 
-def saved(folder: Path, *names: str) -> None:
-    for name in names:
-        torch.save({'state_dict': {'a': torch.zeros(100)}, 'optimizer': {}}, folder / name)
-
-
-def test_the_newest_complete_checkpoint_is_found_by_number(tmp_path: Path) -> None:
-    saved(tmp_path, 'iter_9.pth', 'iter_10.pth', 'best_mIoU_iter_12.pth', 'iter_x.pth', '.iter_11.pth.tmp')
-    assert latest_complete_checkpoint(tmp_path) == tmp_path / 'iter_10.pth'
-
-
 def test_a_recipe_that_saves_elsewhere_resumes_from_there(shared: Path, tmp_path: Path) -> None:
     config = run_config(shared, tmp_path / 'run', segmentor(), iters=2, save_every=1)
     config.default_hooks.checkpoint.update(out_dir=str(tmp_path / 'big-disk'), filename_tmpl='weights-{}.pth')
     start(config.copy(), stop=('before_train_iter', 1))
     assert latest_complete_checkpoint(tmp_path / 'run') == tmp_path / 'big-disk/run/weights-1.pth'
     assert set(start(config.copy(), resume='auto').steps) == {1}
-
-
-def test_truncated_and_weights_only_files_are_passed_over(tmp_path: Path) -> None:
-    saved(tmp_path, 'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth')
-    whole = (tmp_path / 'epoch_3.pth').read_bytes()
-    (tmp_path / 'epoch_3.pth').write_bytes(whole[: len(whole) // 2])
-    torch.save({'state_dict': {'a': torch.zeros(1)}}, tmp_path / 'epoch_2.pth')
-    (tmp_path / 'epoch_4.pth').touch()
-    assert latest_complete_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
-
-
-def test_nothing_complete_is_none(tmp_path: Path) -> None:
-    assert latest_complete_checkpoint(tmp_path) is None
-    assert latest_complete_checkpoint(tmp_path / 'not-there') is None
-    (tmp_path / 'iter_1.pth').write_bytes(b'PK')
-    assert latest_complete_checkpoint(tmp_path) is None
 
 
 def test_resume_with_nothing_there_starts_from_the_beginning_and_says_so(

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from kdplugin.errors import CheckpointError
+from kdplugin.weights import sharded
+from kdplugin.weights.files import open_file
 from kdplugin.weights.sharded import ShardedSource, read_index
+from kdplugin.weights.tensor_source import TensorSource
 
 KINDS = ['safetensors', 'bin']
 FORMATS = [*KINDS, 'old']
@@ -84,7 +87,14 @@ def mapped(folder: Path) -> set[str]:
 
 @pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='reads what a process maps from /proc')
 @pytest.mark.parametrize('kind', KINDS)
-def test_one_shard_is_mapped_at_a_time(tmp_path: Path, kind: str) -> None:
+def test_one_shard_is_mapped_at_a_time(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one is closed before the next is opened."""
+
+    def open_alone(*args: Any) -> TensorSource:
+        assert mapped(tmp_path) == set()
+        return open_file(*args)
+
+    monkeypatch.setattr(sharded, 'open_file', open_alone)
     source = ShardedSource(write(tmp_path, kind))
     assert mapped(tmp_path) == set()
     kept = []

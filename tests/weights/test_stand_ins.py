@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copyreg
 import pathlib
 import sys
 import types
@@ -82,6 +83,19 @@ def test_other_objects_are_forgotten(tmp_path: Path, library: Any, qualified: st
     assert type(read).__name__ == qualified.rsplit('.', 1)[-1]
     assert not isinstance(read, Tripwire)
     assert vars(read) == {}
+
+
+@pytest.mark.parametrize('opcode', ['call', '__new__'])
+def test_arguments_and_items_are_forgotten(tmp_path: Path, library: Any, opcode: str) -> None:
+    """Pickle makes objects in two ways, and either may pass arguments and items."""
+    made = library('omegaconf.dictconfig.DictConfig', Tripwire)
+    new = copyreg.__newobj__  # type: ignore[attr-defined]
+    how = (made, ({'lr': 1}, 2)) if opcode == 'call' else (new, (made, {'lr': 1}, 2))
+    made.__reduce_ex__ = lambda self, protocol: (*how, {'state': 3}, None, iter({'item': 4}.items()))
+    made.__init__ = lambda self, *args: None
+    torch.save({'state_dict': WEIGHTS, 'config': made()}, tmp_path / 'a.ckpt')
+    read = read_checkpoint(tmp_path / 'a.ckpt')['config']
+    assert (type(read).__name__, vars(read)) == ('DictConfig', {})
 
 
 def test_callbacks_under_their_classes_stay_apart(tmp_path: Path, library: Any) -> None:

@@ -1,14 +1,10 @@
-"""Make the shared fixtures of the engine's tests importable."""
+from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from engine_fixtures import build, detector, distilled_detector, kd_segmentor, segmentor, shared
+from torch import nn
 
 __all__ = ['shared']
 

@@ -5,13 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compare_runs
 import pytest
+from synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'tests' / 'reports')]
-
-import compare_runs  # noqa: E402
-from synthetic_runs import make_run  # noqa: E402
 
 
 def test_it_prints_the_table_and_writes_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from engine_fixtures import build, distilled, feature_and_logit_pairs, segmentor, shared
 from engine_runs import run_config
 

@@ -4,15 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import export_student
 import pytest
 import torch
 from mmengine.config import Config
+from synthetic_runs import distilled, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'tests' / 'reports')]
-
-import export_student  # noqa: E402
-from synthetic_runs import distilled, save_checkpoint  # noqa: E402
 
 
 def test_it_writes_the_student_and_proves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,24 +1,15 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'tests')]
-
-import verify_config  # noqa: E402
-from engine_fixtures import distilled, feature_and_logit_pairs, shared  # noqa: E402
-from engine_runs import run_config  # noqa: E402
+import verify_config
+from engine_fixtures import distilled, feature_and_logit_pairs, shared
+from engine_runs import run_config
 
 __all__ = ['shared']
 
-
-@pytest.fixture(autouse=True)
-def without_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the layout of written configs, which is most of the time of these tests."""
-    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+pytestmark = pytest.mark.usefixtures('without_layout')
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from kdplugin.weights.naming import name_similarity, ordinal
+from kdplugin.weights.naming import name_similarity, natural_key, ordinal
 from kdplugin.weights.units import Unit
 
 PART, ORDINAL, EXACT, NEARBY, ADJACENT, ORDER, TRANSPOSED = 3.0, 0.5, 1.5, 2.0, 1.0, 0.4, -0.5
 """What pieces of evidence weigh beside the likeness of names (0 to 1)."""
+GAIN = 2.0
+"""What it costs to take a norm's weight, which has a bias beside it, for a gain that has none."""
 
 Matrix = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -45,7 +48,8 @@ def fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:
     bias = [np.array([prod(u.atoms['bias'].shape) if 'bias' in u.atoms else -1 for u in side]) for side in (one, two)]
     differ = bias[0][:, None] != bias[1][None, :]
     both = (bias[0][:, None] >= 0) & (bias[1][None, :] >= 0)
-    return (scores - 0.3 * differ - PART * (both & differ)).astype(np.float32)
+    flat = np.array([len(unit.main.core) == 1 for unit in one])[:, None]
+    return (scores - np.where(flat, GAIN, 0.3) * differ - PART * (both & differ)).astype(np.float32)
 
 
 def order_likeness(rows: int, columns: int) -> Matrix:
@@ -55,6 +59,26 @@ def order_likeness(rows: int, columns: int) -> Matrix:
     distance = np.abs(first - second)
     exact = (np.arange(rows)[:, None] == np.arange(columns)[None, :]) & (rows == columns)
     return (0.5 * (1 - distance) + 0.5 * exact).astype(np.float32)
+
+
+def list_likeness(left: Sequence[str], right: Sequence[str]) -> Matrix:
+    """Score paths that hold the same place in lists of the same length: 'a.3.b' among 'a.*.b' is the fourth."""
+    places = [_places(side) for side in (left, right)]
+    ranks = [np.array([rank for rank, _ in side]) for side in places]
+    sizes = [np.array([size for _, size in side]) for side in places]
+    same = (ranks[0][:, None] == ranks[1][None, :]) & (sizes[0][:, None] == sizes[1][None, :])
+    return (same & (sizes[0][:, None] > 1)).astype(np.float32)
+
+
+def _places(paths: Sequence[str]) -> list[tuple[int, int]]:
+    lists: dict[str, list[str]] = {}
+    for path in paths:
+        lists.setdefault(re.sub(r'\d+', '#', path), []).append(path)
+    found = {}
+    for members in lists.values():
+        for rank, path in enumerate(sorted(members, key=natural_key)):
+            found[path] = (rank, len(members))
+    return [found[path] for path in paths]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,9 +32,9 @@ class Node:
 
     @property
     def number(self) -> int | None:
-        """The index of an element of a list of modules, else None."""
-        last = (self.place or self.path).rsplit('.', 1)[-1]
-        return int(last) if last.isdigit() else None
+        """The index of an element of a list of modules ('3', 'encoder_layer_3'), else None."""
+        found = re.search(r'(?:^|\.|_)(\d+)$', self.place or self.path)
+        return int(found[1]) if found else None
 
     def walk(self) -> Iterator[Node]:
         """Yield this node and all below it."""

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,16 @@ from mapping_pairs.rival import load, mapping_of  # noqa: E402
 PAIRS = all_pairs()
 
 
-@pytest.mark.parametrize('pair', PAIRS.values(), ids=PAIRS)
+HEAVY = ('Mask R-CNN', 'RetinaNet', 'FCOS', 'DETR R50', 'FCN-R50')
+"""Detectors and FCN have no tiny form; tests/weights/test_torchvision_fcn.py says the same of FCN."""
+
+
+def marked(pair: Pair) -> Any:
+    heavy = any(name in pair.name for name in HEAVY)
+    return pytest.param(pair, marks=pytest.mark.slow if heavy else (), id=pair.name)
+
+
+@pytest.mark.parametrize('pair', map(marked, PAIRS.values()))
 def test_truths_are_true(pair: Pair) -> None:
     for package in pair.needs:
         pytest.importorskip(package)

@@ -72,8 +72,9 @@ def rival_rows(case: Case, checkouts: list[Path]) -> dict[str, Any]:
         ask = partial(mapping_of, load(checkout), case.source, case.target)
         asked = {'inputs': attempt(case, partial(ask, case.inputs)), 'modules': attempt(case, ask)}
         best = max(asked.values(), key=lambda verdict: verdict['right'])
-        row = {key: best.get(key) for key in ('right', 'seconds', 'max_output_difference', 'error') if key in best}
-        rows[checkout.name] = {**row, 'by_way': {way: verdict['right'] for way, verdict in asked.items()}}
+        kept = ('right', 'seconds', 'max_output_difference', 'error')
+        row: dict[str, Any] = {key: best[key] for key in kept if key in best}
+        rows[checkout.name] = row | {'by_way': {way: verdict['right'] for way, verdict in asked.items()}}
     return rows
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from mapping_pairs.base import Pair
 
-FAMILIES = ('segmentation', 'vit', 'eva', 'detection', 'swin', 'detr', 'depth', 'cnn', 'language')
+FAMILIES = ('segmentation', 'vit', 'eva', 'detection', 'swin', 'detr', 'depth', 'cnn', 'language', 'tokens', 'authors')
 
 
 def all_pairs() -> dict[str, Pair]:

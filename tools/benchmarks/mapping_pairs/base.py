@@ -14,7 +14,7 @@ from torch import Tensor, nn
 State = Mapping[str, Tensor]
 Built = tuple[nn.Module, nn.Module, Any]
 
-TABLES = re.compile(r'token|pos_?embed|position|class_embedding|bias_table|query|embeddings?\.weight$')
+TABLES = re.compile(r'token|pos_?embed|position|class_embedding|bias_table|query_embed|embeddings?\.weight$')
 """Names of tensors of two and more axes that are looked up or added, not multiplied with."""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import convnext as tv_convnext
 from torchvision.models import resnet as tv_resnet
 
-from mapping_pairs.base import Built, Pair, State, renamed
+from mapping_pairs.base import Built, Pair, Rule, State, renamed
 
 SHALLOW = [1, 2, 1, 1]
 
@@ -40,7 +40,7 @@ def hf_resnet50(tiny: bool) -> nn.Module:
     )
 
 
-HF_RESNET = (
+HF_RESNET: tuple[Rule, ...] = (
     (r'^resnet\.embedder\.embedder\.convolution', 'conv1'),
     (r'^resnet\.embedder\.embedder\.normalization', 'bn1'),
     (r'^resnet\.encoder\.stages\.(\d)\.layers', lambda match: f'layer{int(match[1]) + 1}'),

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mapping_pairs.base import Built, Pair, State, fuse, renamed
+from mapping_pairs.base import Built, Pair, Rule, State, fuse, renamed
+from mapping_pairs.cnn import HF_RESNET
+from mapping_pairs.detection import class_rows, mmdet_model
 
 
 class HFTransformer(nn.Module):
@@ -72,21 +74,80 @@ def build(tiny: bool) -> Built:
     return HFTransformer(*sizes), MMDetTransformer(*sizes), inputs
 
 
+LAYERS: tuple[Rule, ...] = (
+    (r'encoder_attn_layer_norm', 'norms.1'),
+    (r'self_attn_layer_norm', 'norms.0'),
+    (r'^(encoder.*)final_layer_norm', r'\1norms.1'),
+    (r'^(decoder.*)final_layer_norm', r'\1norms.2'),
+    (r'encoder_attn', 'cross_attn'),
+    (r'_attn\.o_proj', '_attn.attn.out_proj'),
+    (r'_attn\.([qkv]_proj)', r'_attn.attn.\1'),
+    (r'mlp\.fc1', 'ffn.layers.0.0'),
+    (r'mlp\.fc2', 'ffn.layers.1'),
+    (r'decoder\.layernorm', 'decoder.post_norm'),
+)
+
+
 def truth(state: State) -> dict[str, Tensor]:
-    rules = (
-        (r'^model\.', ''),
-        (r'encoder_attn_layer_norm', 'norms.1'),
-        (r'self_attn_layer_norm', 'norms.0'),
-        (r'^(encoder.*)final_layer_norm', r'\1norms.1'),
-        (r'^(decoder.*)final_layer_norm', r'\1norms.2'),
-        (r'encoder_attn', 'cross_attn'),
-        (r'_attn\.o_proj', '_attn.attn.out_proj'),
-        (r'_attn\.([qkv]_proj)', r'_attn.attn.\1'),
-        (r'mlp\.fc1', 'ffn.layers.0.0'),
-        (r'mlp\.fc2', 'ffn.layers.1'),
-        (r'decoder\.layernorm', 'decoder.post_norm'),
+    return fuse(renamed(state, (r'^model\.', ''), *LAYERS), r'\b([qkv])_proj\.', 'in_proj_')
+
+
+def whole(tiny: bool) -> Built:
+    """Return both detectors with a ResNet-50, Hugging Face's with 92 rows: COCO's numbers and "no object" at 91."""
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+    backbone = ResNetConfig(out_features=['stage4'])
+    config = DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone, num_labels=91
     )
-    return fuse(renamed(state, *rules), r'\b([qkv])_proj\.', 'in_proj_')
+    target = mmdet_model('../../detr/detr_r50_8xb2-150e_coco.py')
+    return DetrForObjectDetection(config), target, torch.randn(1, 3, 64, 96) if tiny else torch.randn(1, 3, 128, 160)
 
 
-PAIRS = (Pair('HF DETR encoder-decoder -> mmdet', build, truth, needs=('mmdet', 'transformers')),)
+def whole_names(state: State) -> dict[str, Tensor]:
+    """Return mmdet's tensors, with its 80 classes and "no object" last."""
+    rules = (
+        (r'^model\.backbone\.model', 'resnet'),
+        *HF_RESNET,
+        (r'^(conv1|bn1|layer)', r'backbone.\1'),
+        (r'^model\.query_position_embeddings', 'query_embedding'),
+        (r'^model\.input_projection', 'neck.convs.0.conv'),
+        (r'^class_labels_classifier', 'bbox_head.fc_cls'),
+        (r'^bbox_predictor\.layers\.0', 'bbox_head.reg_ffn.layers.0.0'),
+        (r'^bbox_predictor\.layers\.1', 'bbox_head.reg_ffn.layers.1'),
+        (r'^bbox_predictor\.layers\.2', 'bbox_head.fc_reg'),
+        (r'^model\.', ''),
+    )
+    result = fuse(renamed(state, *rules, *LAYERS), r'\b([qkv])_proj\.', 'in_proj_')
+    rows = [*class_rows(91), 91]
+    return {name: value[rows] if 'fc_cls' in name else value for name, value in result.items()}
+
+
+def whole_source(model: Any, images: Tensor) -> Tensor:
+    outputs = model(pixel_values=images)
+    return torch.cat([outputs.logits[..., [*class_rows(91), 91]].flatten(), outputs.pred_boxes.flatten()])
+
+
+def whole_target(model: Any, images: Tensor) -> Tensor:
+    from mmdet.structures import DetDataSample
+
+    size = tuple(images.shape[2:])
+    sample = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size))
+    queries = model.forward_transformer(model.extract_feat(images), [sample])
+    classes, boxes = model.bbox_head(**queries)
+    return torch.cat([classes[-1].flatten(), boxes[-1].flatten()])
+
+
+NEEDS = ('mmdet', 'transformers')
+PAIRS = (
+    Pair('HF DETR encoder-decoder -> mmdet', build, truth, needs=NEEDS),
+    Pair(
+        'HF DETR R50 -> mmdet',
+        whole,
+        whole_names,
+        whole_source,
+        whole_target,
+        refusable=r'bbox_head\.fc_cls\.(weight|bias)',
+        needs=NEEDS,
+    ),
+)

@@ -88,7 +88,9 @@ def segformer(tiny: bool) -> Built:
     from mmseg.models.backbones import MixVisionTransformer
     from transformers import SegformerConfig, SegformerModel
 
-    target = MixVisionTransformer(embed_dims=32, num_heads=[1, 2, 5, 8], num_layers=[2, 2, 2, 2])
+    target = MixVisionTransformer(
+        embed_dims=32, num_heads=[1, 2, 5, 8], num_layers=[2, 2, 2, 2], norm_cfg=dict(type='LN', eps=1e-5)
+    )
     return SegformerModel(SegformerConfig()), target, torch.randn(1, 3, 64, 64)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
@@ -14,14 +15,16 @@ from mapping_pairs.base import Built, Pair, State, first_output, fuse, renamed, 
 QKV = (r'\bqkv\b', r'\b([qkv])_proj\b')
 
 
+TINY: dict[str, Any] = dict(img_size=32, patch_size=16, embed_dim=24, depth=3, num_heads=3, num_classes=5)
+
+
 def images(tiny: bool, size: int = 224) -> Tensor:
     return torch.randn(1, 3, 32 if tiny else size, 32 if tiny else size)
 
 
 def timm_vit(tiny: bool, name: str = 'vit_base_patch16_224', **settings: Any) -> nn.Module:
     if tiny:
-        settings = {**settings, 'img_size': 32, 'patch_size': 16, 'embed_dim': 24, 'depth': 3, 'num_heads': 3}
-        settings['num_classes'] = settings.get('num_classes', 5)
+        settings = {**TINY, **settings}
     return timm.create_model(name, **settings)
 
 
@@ -182,6 +185,34 @@ def pooled(module: nn.Module, inputs: Tensor) -> Tensor:
     return module(inputs).pooler_output.flatten()
 
 
+class Resized(nn.Module):
+    """Hugging Face's ViT on pictures of another size than its position table is made for."""
+
+    def __init__(self, tiny: bool) -> None:
+        super().__init__()
+        self.model = hf_vit(tiny)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.model(pixels, interpolate_pos_encoding=True).logits
+
+
+def hf_to_larger_timm(tiny: bool) -> Built:
+    size = 48 if tiny else 320
+    return Resized(tiny), timm_vit(tiny, img_size=size), torch.randn(1, 3, size, size)
+
+
+def larger_names(state: State) -> dict[str, Tensor]:
+    """Return timm's tensors, the positions resized as Hugging Face does it: bicubic, the class token kept."""
+    result = timm_names(renamed(state, (r'^model\.', '')))
+    token, table = result['pos_embed'][:, :1], result['pos_embed'][:, 1:]
+    old = round(table.shape[1] ** 0.5)
+    new = {2: 3, 14: 20}[old]
+    planes = table.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    planes = F.interpolate(planes, size=(new, new), mode='bicubic', align_corners=False)
+    result['pos_embed'] = torch.cat([token, planes.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+    return result
+
+
 PAIRS = (
     Pair('timm ViT-B/16 -> HF ViT', timm_to_hf, hf_names, needs=('transformers',)),
     Pair('HF ViT -> timm ViT-B/16', hf_to_timm, timm_names, needs=('transformers',)),
@@ -189,4 +220,5 @@ PAIRS = (
     Pair('timm ViT-B/16 -> torchvision', timm_to_torchvision, lambda state: renamed(state, *TIMM_TO_TORCHVISION)),
     Pair('HF DINOv2-S -> timm', dinov2_to_timm, dinov2_names, source_outputs=cls_row, needs=('transformers',)),
     Pair('HF CLIP ViT-B/32 -> timm', clip_to_timm, clip_names, source_outputs=pooled, needs=('transformers',)),
+    Pair('HF ViT-B/16 -> timm at 320 pixels', hf_to_larger_timm, larger_names, needs=('transformers',)),
 )

@@ -13,14 +13,14 @@ from engine_runs import Run, run_config, start
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor
+from projection_plans import expected, first_channels
 
 from kdplugin import launch
 from kdplugin.errors import CheckpointError, ConfigError, PathError
 from kdplugin.hooks.weight_projection_hook import WeightProjectionHook
 from kdplugin.weights.export import export_student
 from kdplugin.weights.io import hash_file, hash_tensors, read_checkpoint
-from kdplugin.weights.plan import Entry, Piece, ProjectionPlan, Step
+from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
 
 PROJECTION = 'kdplugin.WeightProjectionHook'
 
@@ -33,17 +33,6 @@ class SeesTheStart(Hook):
         self.weights = {name: value.clone() for name, value in runner.model.state_dict().items()}
         averaged = [hook.ema_model.module for hook in runner.hooks if hasattr(hook, 'ema_model')]
         self.averaged = [{name: value.clone() for name, value in model.state_dict().items()} for model in averaged]
-
-
-def first_channels(part: str = 'backbone') -> ProjectionPlan:
-    """The first half of all channels of the shared segmentor, for a part of the narrower student."""
-    wide, narrow = build(segmentor(16)).get_submodule(part).state_dict(), build(segmentor()).get_submodule(part)
-    entries = []
-    for name, value in narrow.state_dict().items():
-        differing = [dim for dim in range(value.ndim) if value.shape[dim] != wide[name].shape[dim]]
-        steps = [Step('narrow', {'dim': dim, 'start': 0, 'stop': value.shape[dim]}) for dim in differing]
-        entries.append(Entry(name, tuple(value.shape), 'projected', (Piece(name, tuple(steps)),)))
-    return ProjectionPlan('segmentor.pth', part, tuple(entries))
 
 
 @pytest.fixture(scope='module')
@@ -64,17 +53,6 @@ def run(shared: Path, folder: Path, model: Any, projection: dict[str, Any] | Non
 
 def start_of(run: Run) -> SeesTheStart:
     return next(hook for hook in run.runner.hooks if isinstance(hook, SeesTheStart))
-
-
-def expected(shared: Path) -> dict[str, Tensor]:
-    """What the plan makes of the shared segmentor, computed by slices."""
-    wide = read_checkpoint(shared / 'segmentor.pth')['state_dict']
-    own = build(segmentor()).state_dict()
-    return {
-        name: wide[name][tuple(slice(size) for size in value.shape)]
-        for name, value in own.items()
-        if name.startswith('backbone.')
-    }
 
 
 @pytest.fixture(scope='module')

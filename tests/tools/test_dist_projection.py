@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
+from engine_fixtures import segmentor, shared
+from engine_runs import run_config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from projection_plans import expected, first_channels
+from test_dist_train import call
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / 'tools'), str(TESTS / 'hooks')]
-
-from engine_fixtures import segmentor, shared  # noqa: E402
-from engine_runs import run_config  # noqa: E402
-from test_dist_train import call  # noqa: E402
-from test_weight_projection_hook import expected, first_channels  # noqa: E402
-
-from kdplugin.weights.io import hash_tensors, read_checkpoint  # noqa: E402
+from kdplugin.weights.io import hash_tensors, read_checkpoint
 
 __all__ = ['shared']
+
+TESTS = Path(__file__).parents[1]
 
 
 @HOOKS.register_module()

@@ -9,23 +9,21 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import map_weights
+import project_weights
 import pytest
+import rename_weights
 import torch
+from engine_fixtures import build, distilled, feature_and_logit_pairs, segmentor, shared
 from mmengine.config import Config
 from torch import Tensor
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'tests')]
-
-import map_weights  # noqa: E402
-import project_weights  # noqa: E402
-import rename_weights  # noqa: E402
-from engine_fixtures import build, distilled, feature_and_logit_pairs, segmentor, shared  # noqa: E402
-
-from kdplugin.weights.io import hash_file, read_checkpoint  # noqa: E402
-from kdplugin.weights.plan import Entry, Piece, ProjectionPlan  # noqa: E402
+from kdplugin.weights.io import hash_file, read_checkpoint
+from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
 
 __all__ = ['shared']
+
+ROOT = Path(__file__).parents[2]
 
 
 def weights_of(path: Path) -> dict[str, Tensor]:

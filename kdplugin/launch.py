@@ -31,7 +31,7 @@ CPU_AMP_WRAPPER = 'kdplugin.CPUAmpOptimWrapper'
 
 
 def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
-    """Parse a config file and apply ``--cfg-options``.
+    """Parse a config file and apply ``--cfg-options``: a dict is merged into the config's, an empty one replaces it.
 
     Raises:
         ConfigError: the file is missing, is not valid Python, or inherits something that is not there.
@@ -51,12 +51,23 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         ) from error
     try:
         config.merge_from_dict(options or {})
+        for key in (key for key, value in (options or {}).items() if value == {}):
+            _empty(config, key)
     except (KeyError, TypeError, IndexError) as error:
         raise ConfigError(
             f'Expected --cfg-options that fit {path} but got {error}. Name settings that the config has.'
         ) from None
     _import_quietly(config.get('default_scope'))
     return config
+
+
+def _empty(config: Config, key: str) -> None:
+    """Put an empty dict at a dotted key."""
+    place: Any = config
+    *parents, last = key.split('.')
+    for name in parents:
+        place = place[int(name) if isinstance(place, list) else name]
+    place[int(last) if isinstance(place, list) else last] = {}
 
 
 def _import_quietly(scope: str | None) -> None:

@@ -69,6 +69,16 @@ def test_another_kind_of_file(tmp_path: Path) -> None:
         launch.read_config(written(tmp_path, 'text', 'notes.txt'))
 
 
+def test_a_dict_among_the_options_is_merged_and_an_empty_one_empties(tmp_path: Path) -> None:
+    """mmengine would merge an empty dict too, which changes nothing: ``model.pairs={}`` would distil all the same."""
+    path = written(tmp_path, 'model = dict(pairs=dict(a=1, b=2), stages=[dict(x=1), dict(y=2)])\n')
+    options = launch.parse_options(['model.pairs={"a": 3}', 'model.stages.1={}', 'model.new={}', 'other={}'])
+    assert launch.read_config(path, options).to_dict() == {
+        'model': {'pairs': {'a': 3, 'b': 2}, 'stages': [{'x': 1}, {}], 'new': {}}, 'other': {},
+    }  # fmt: skip
+    assert launch.read_config(path, launch.parse_options(['model.pairs={}'])).model.pairs == {}
+
+
 def test_options_that_contradict_the_config(tmp_path: Path) -> None:
     path = written(tmp_path, 'depth = 18\n')
     with pytest.raises(ConfigError, match=r"--cfg-options that fit .* but got depth=\{'x': 1\}.*Name settings"):

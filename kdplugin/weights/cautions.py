@@ -80,7 +80,9 @@ def _merged_patches(entries: Sequence[Entry], shapes: Shapes, merge_order: Merge
             merge_order(1, norms[0].target.rpartition('.')[0]),
         ]
         if orders[0] is None or orders[1] is None:
-            why = 'the order in which 2x2 patches are merged differs between libraries: give dummy_input to observe it'
+            why = (
+                'the order in which 2x2 patches are merged differs between libraries: map from the module to observe it'
+            )
             changed += [refused(e, why) for e in (*norms, entry)]
         else:
             at = {channel: index for index, channel in enumerate(orders[0])}

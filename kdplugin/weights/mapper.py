@@ -15,14 +15,15 @@ from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.module_paths import did_you_mean
 from kdplugin.weights.cautions import near_misses, with_cautions
 from kdplugin.weights.convert import SCORE_WEIGHTS, Converter, resized_positions
-from kdplugin.weights.execution import call, execution_order, largest_difference, merge_order, untouched
+from kdplugin.weights.execution import call, execution_order, largest_difference, untouched
 from kdplugin.weights.io import atomic_file
 from kdplugin.weights.layers import choose_layers
 from kdplugin.weights.matching import Matcher
+from kdplugin.weights.patch_merging import merge_order
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
 from kdplugin.weights.source import MemorySource, TensorSource, open_source
 from kdplugin.weights.units import Unit, build_units, is_definition_order
-from kdplugin.weights.values import readable, value_anchors
+from kdplugin.weights.values import arranged, readable, value_anchors
 
 STRATEGIES = ('best_match', 'conservative', 'shape_only')
 CONSERVATIVE = 0.75
@@ -66,12 +67,12 @@ class WeightMapper:
         if not 0 <= shape_tolerance < 1:
             raise ConfigError(f'Expected a shape_tolerance in [0, 1) but got {shape_tolerance}. Give for example 0.5.')
         self.source_module, self.target_module = source_module, target_module
-        self.source = source or MemorySource(source_module.state_dict(), type(source_module).__name__)  # type: ignore[union-attr]
+        self.source = source or open_source(source_module, name=type(source_module).__name__)
         self.target = MemorySource(target_module.state_dict(), type(target_module).__name__)
+        self._read = (self.source.__getitem__, self.target.__getitem__)
         self.shape_tolerance = shape_tolerance
         self.layers = layers
         self.notes: list[str] = []
-        self._dummy_input = dummy_input
         self._orders = [self._observe(module, dummy_input) for module in (source_module, target_module)]
         self._plan: ProjectionPlan | None = None
 
@@ -192,18 +193,16 @@ class WeightMapper:
         matcher = Matcher(source, target, ordered=ordered, choose_layers=self._choose, **self._keys())
         anchors = []
         if all(map(readable, shapes)):
-            anchors = value_anchors(source, target, (self.source.__getitem__, self.target.__getitem__))
+            anchors = value_anchors(source, target, self._read)
         matches = matcher.run(anchors)
         converter = Converter(source, target, shapes, matches, threshold, scales, widths=self.shape_tolerance > 0)
-        entries = resized_positions(converter.entries(), shapes)
+        entries = resized_positions(arranged(converter.entries(), self._read), shapes)
         entries = with_cautions(entries, shapes, self._merge_order)
         return near_misses(entries, (source, target), matches), matcher.notes
 
     def _merge_order(self, side: int, norm: str) -> list[int] | None:
         module = (self.source_module, self.target_module)[side]
-        if module is None or self._orders[side] is None:
-            return None
-        return merge_order(module, self._dummy_input, norm)
+        return None if module is None else merge_order(module, norm)
 
     def _keys(self) -> dict[str, Callable[[Unit], Any]]:
         if not self.shape_tolerance:

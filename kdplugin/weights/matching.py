@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +24,19 @@ from kdplugin.weights.assignment import (
     evidence,
     exchange_margins,
     fit,
+    list_likeness,
     order_likeness,
     solve,
 )
 from kdplugin.weights.naming import name_similarity
+from kdplugin.weights.nearness import nearness
 from kdplugin.weights.tree import Node, build_tree
 from kdplugin.weights.units import Unit
 
 AMBIGUOUS = 0.05
 """A margin below which two choices count as equally good."""
-UNIQUE, ROOT = 0.9, 0.5
-"""How surely two units correspond whose shape is unique on both sides, and how much a share of the model counts."""
+UNIQUE = 0.9
+"""How surely two units correspond whose shape is unique on both sides."""
 
 ChooseLayers = Callable[[Sequence[Node], Sequence[Node]], Sequence[int]]
 """From the elements of a source list and of a shorter or longer target list to a source index per target element."""
@@ -173,24 +176,36 @@ class Matcher:
         families = [_families(side) for side in (left, right)]
         if len(families[0]) == len(families[1]) == 1:
             return self._align_list(families[0][0], families[1][0])
-        if len(left) == len(right) and max(map(len, (*families[0], *families[1]))) == 1:
+        lengths = [sorted(map(len, side)) for side in families]
+        if len(left) == len(right) and (lengths[0] != lengths[1] or lengths[0][-1] == 1):
             return self._assign_by_evidence(left, right)
-        heads = [[family[0].parent or family[0] for family in side] for side in families]
-        paths = [[node.path for node in side] for side in heads]
-        pairs, _ = self._choose(evidence(paths[0], paths[1]))
-        return [pair for pair_ in pairs for pair in self._align_list(families[0][pair_.row], families[1][pair_.column])]
+        heads = [[_head(family) for family in side] for side in families]
+        pairs, _ = self._choose(heads[0], heads[1])
+        return [
+            (a, b, min(margin, pair.margin))
+            for pair in pairs
+            if pair.margin >= AMBIGUOUS or len(left) == len(right)
+            for a, b, margin in self._align_list(families[0][pair.row], families[1][pair.column])
+        ]
 
     def _assign_by_evidence(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
-        scores = evidence([node.path for node in left], [node.path for node in right])
-        scores += self._adjacency([node.units for node in left], [node.units for node in right])
-        pairs, _ = self._choose(scores)
+        places = [[(node.place or node.path).rpartition('.')[0] for node in side] for side in (left, right)]
+        beside = self._adjacency([node.units for node in left], [node.units for node in right], places)
+        pairs, _ = self._choose([node.path for node in left], [node.path for node in right], beside)
         return [(left[pair.row], right[pair.column], pair.margin) for pair in pairs]
 
-    def _choose(self, scores: Matrix) -> tuple[list[Choice], list[bool]]:
-        """Return the best assignment, and for each pair whether order alone decided."""
+    def _choose(
+        self, left: Sequence[str], right: Sequence[str], more: Matrix | float = 0.0
+    ) -> tuple[list[Choice], list[bool]]:
+        """Return the best assignment of paths, and for each pair whether order alone decided.
+
+        Where the order of names means nothing, it still does within lists of the same length.
+        """
+        scores = evidence(left, right) + more
+        ranks = order_likeness(*scores.shape) if self.ordered else list_likeness(left, right)
+        pairs = solve(scores + ORDER * ranks)
         if not self.ordered:
-            return (pairs := solve(scores)), [False] * len(pairs)
-        pairs = solve(scores + ORDER * order_likeness(*scores.shape))
+            return pairs, [False] * len(pairs)
         rows, columns = (np.array([getattr(pair, name) for pair in pairs], dtype=np.intp) for name in ('row', 'column'))
         without, _ = exchange_margins(scores, rows, columns)
         return pairs, [bool(margin < AMBIGUOUS) for margin in without]
@@ -210,11 +225,12 @@ class Matcher:
     def _pair_units(self, left: Sequence[int], right: Sequence[int], nearby: float | Matrix, why: str) -> int:
         """Assign alike units to each other; returns how many pairs were added."""
         one, two = ([self.units[side][i] for i in indices] for side, indices in enumerate((left, right)))
-        scores = evidence([unit.path for unit in one], [unit.path for unit in two])
-        names = name_similarity([unit.path for unit in one], [unit.path for unit in two])
-        scores += NEARBY * nearby + fit(one, two) + self._adjacency([[i] for i in left], [[j] for j in right])
-        near = np.broadcast_to(np.asarray(nearby, dtype=np.float32), scores.shape)
-        pairs, by_order = self._choose(scores)
+        paths = [[unit.path for unit in side] for side in (one, two)]
+        names = name_similarity(paths[0], paths[1])
+        places = [[path.rpartition('.')[0] for path in side] for side in paths]
+        beside = self._adjacency([[i] for i in left], [[j] for j in right], places)
+        near = np.broadcast_to(np.asarray(nearby, dtype=np.float32), names.shape)
+        pairs, by_order = self._choose(paths[0], paths[1], NEARBY * near + fit(one, two) + beside)
         for pair, alone in zip(pairs, by_order, strict=True):
             at = pair.row, pair.column
             rivals = () if pair.rival is None or pair.margin >= AMBIGUOUS else (left[pair.rival],)
@@ -222,15 +238,28 @@ class Matcher:
             self._add(Match(left[at[0]], right[at[1]], float(near[at]), float(names[at]), pair.margin, rivals, reason))
         return len(pairs)
 
-    def _adjacency(self, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> Matrix:
-        """Score groups of units whose neighbours before or behind them are already matched to each other."""
+    def _adjacency(self, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]], places: Any) -> Matrix:
+        """Score groups of units whose neighbours in the same module are already matched to each other.
+
+        Args:
+            places: paths of the modules that hold the groups, source first.
+        """
         scores = np.zeros((len(left), len(right)), dtype=np.float32)
         for end, step in ((max, 1), (min, -1)):
-            beside = np.array([end(units) + step for units in left])
-            matched = [self.matches.get(end(units) + step) for units in right]
+            beside = np.array(
+                [i if self._holds(0, path, i := end(units) + step) else -1 for units, path in zip(left, places[0])]
+            )
+            matched = [
+                self.matches.get(j) if self._holds(1, path, j := end(units) + step) else None
+                for units, path in zip(right, places[1])
+            ]
             partner = np.array([-9 if match is None else match.source for match in matched])
             scores += ADJACENT * (beside[:, None] == partner[None, :])
         return scores
+
+    def _holds(self, side: int, module: str, index: int) -> bool:
+        inside = 0 <= index < len(self.units[side]) and bool(module)
+        return inside and self.units[side][index].path.startswith(f'{module}.')
 
     def _pair_leftovers(self) -> int:
         """Pair units that are left, where their surroundings or names agree; returns how many were added."""
@@ -238,7 +267,9 @@ class Matcher:
         right = [j for j in range(len(self.units[1])) if j not in self.matches]
         if not left or not right:
             return 0
-        near = self._nearness(left, right)
+        paths = [[unit.path for unit in side] for side in self.units]
+        pairs = [(match.source, match.target) for match in self.matches.values()]
+        near = nearness(paths, pairs, left, right)
         groups: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         for side, (keys, rest) in enumerate(zip(self.keys, (left, right), strict=True)):
             for position, index in enumerate(rest):
@@ -256,36 +287,6 @@ class Matcher:
         """Tell whether no other unit on either side could take this one's place."""
         return self.keys[0].count(self.keys[0][i]) == 1 == self.keys[1].count(self.keys[1][j])
 
-    def _nearness(self, left: Sequence[int], right: Sequence[int]) -> Matrix:
-        """For pairs of left-over units: how much of the smallest paired module around them is matched (Dice)."""
-        paired: dict[tuple[str, str], int] = defaultdict(int)
-        size: list[dict[str, int]] = [defaultdict(int), defaultdict(int)]
-        above = [[_ancestors(unit.path) for unit in side] for side in self.units]
-        for side in (0, 1):
-            for paths in above[side]:
-                for path in paths:
-                    size[side][path] += 1
-        for match in self.matches.values():
-            for a in above[0][match.source]:
-                for b in above[1][match.target]:
-                    paired[a, b] += 1
-        dice = {(a, b): 2 * n / (size[0][a] + size[1][b]) * (1.0 if a and b else ROOT) for (a, b), n in paired.items()}
-        partners: dict[str, list[tuple[str, float]]] = defaultdict(list)
-        for (a, b), value in dice.items():
-            partners[a].append((b, value))
-        where: dict[str, list[int]] = defaultdict(list)
-        for column, index in enumerate(right):
-            for path in above[1][index]:
-                where[path].append(column)
-        near = np.zeros((len(left), len(right)), dtype=np.float32)
-        for row, index in enumerate(left):
-            for path in above[0][index]:
-                for other, value in partners[path]:
-                    columns = where.get(other)
-                    if columns:
-                        near[row, columns] = np.maximum(near[row, columns], value)
-        return near
-
 
 def _families(nodes: Sequence[Node]) -> list[list[Node]]:
     """Group modules by the list they are elements of; others stand alone."""
@@ -295,6 +296,7 @@ def _families(nodes: Sequence[Node]) -> list[list[Node]]:
     return list(groups.values())
 
 
-def _ancestors(path: str) -> list[str]:
-    parts = path.split('.')
-    return ['', *('.'.join(parts[:depth]) for depth in range(1, len(parts)))]
+def _head(family: Sequence[Node]) -> str:
+    """Return the path of the list that modules are elements of, or of one that stands alone."""
+    first = family[0]
+    return first.parent.path if first.number is not None and first.parent else first.place or first.path

@@ -18,7 +18,7 @@ def nearness(
 ) -> Matrix:
     """Score pairs of layers by the most alike pair of modules that hold them.
 
-    Modules are alike by the Dice index of what they hold: twice the layers matched to each other over all layers in both.
+    Modules are alike by the Dice index of what they hold: twice the matched layers over all layers in both.
 
     Args:
         paths: of all layers, source first.
@@ -28,7 +28,7 @@ def nearness(
     Returns:
         Matrix of len(left) x len(right) in 0 to 1.
     """
-    above = [[_ancestors(path) for path in side] for side in paths]
+    above = [[_modules(path) for path in side] for side in paths]
     size: list[dict[str, int]] = [defaultdict(int), defaultdict(int)]
     for side in (0, 1):
         for modules in above[side]:
@@ -56,6 +56,6 @@ def nearness(
     return near
 
 
-def _ancestors(path: str) -> list[str]:
+def _modules(path: str) -> list[str]:
     parts = path.split('.')
-    return ['', *('.'.join(parts[:depth]) for depth in range(1, len(parts)))]
+    return ['', *('.'.join(parts[:depth]) for depth in range(1, len(parts) + 1))]

@@ -70,7 +70,13 @@ def _finish(node: Node, keys: Sequence[Hashable]) -> None:
         child.parent, child.place = node, place
         node.children[index] = child
         _finish(child, keys)
+    below = {index for child in node.children for index in child.units}
+    if node.children:
+        own = [index for index in node.units if index not in below]
+        node.children = [*(Node(node.path, [index], parent=node) for index in own), *node.children]
+        for child in node.children[: len(own)]:
+            child.content = frozenset(Counter([keys[child.units[0]]]).items())
     numbered = [child for child in node.children if child.number is not None]
-    if len(numbered) == len(node.children):
+    if node.children and len(numbered) == len(node.children):
         node.children.sort(key=lambda child: natural_key(child.place))
     node.content = frozenset(Counter(keys[index] for index in node.units).items())

@@ -18,12 +18,14 @@ class Atom:
     Args:
         name: the tensor.
         shape: the shape of these rows.
-        rows: the slice along axis 0, or None for the whole tensor.
+        rows: the slice along ``axis``, or None for the whole tensor.
+        axis: where outputs are: 0, or 1 in layers that keep their weight transposed (GPT-2's Conv1D).
     """
 
     name: str
     shape: tuple[int, ...]
     rows: tuple[int, int] | None = None
+    axis: int = 0
 
     @property
     def core(self) -> tuple[int, ...]:
@@ -86,30 +88,38 @@ def build_units(shapes: Mapping[str, tuple[int, ...]], order: Mapping[str, int] 
     parts: dict[str, str | None] = {}
     for name, shape in shapes.items():
         path, role = split_leaf(name)
+        if name.endswith('.gamma') and f'{path}.beta' not in shapes:
+            path, role = name, 'weight'
         found = attention_part(path)
-        for suffix, part, atom in _split(name, tuple(shape), found[1] if found else None):
+        axis = _output_axis(tuple(shape), shapes.get(f'{path}.bias'))
+        for suffix, part, atom in _split(name, tuple(shape), found[1] if found else None, axis):
             place = f'{found[0]}.{suffix}'.lstrip('.') if found and suffix else path
             members.setdefault(place, {})[role] = atom
             parts[place] = part
     if not is_definition_order(shapes):
         members = {path: members[path] for path in sorted(members, key=natural_key)}
     if order:
-        ranked = sorted(enumerate(members), key=lambda item: (_first_run(item[1], order), item[0]))
-        members = {path: members[path] for _, path in ranked}
+        runs = _first_runs(members, order)
+        members = {path: members[path] for path in sorted(members, key=lambda path: _run_key(path, runs))}
     return [Unit(path, atoms, parts[path], rank) for rank, (path, atoms) in enumerate(members.items())]
 
 
-def _split(name: str, shape: tuple[int, ...], part: str | None) -> Iterable[tuple[str, str | None, Atom]]:
+def _output_axis(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> int:
+    return int(len(shape) == 2 and bias is not None and shape[0] != bias[0] == shape[1])
+
+
+def _split(name: str, shape: tuple[int, ...], part: str | None, axis: int) -> Iterable[tuple[str, str | None, Atom]]:
     names = FUSED.get(part or '', ())
     if not names:
         yield (part or '', part, Atom(name, shape))
         return
-    if shape[0] % len(names):
+    if shape[axis] % len(names):
         yield ('', None, Atom(name, shape))
         return
-    rows = shape[0] // len(names)
+    rows = shape[axis] // len(names)
+    piece = tuple(rows if dim == axis else size for dim, size in enumerate(shape))
     for index, one in enumerate(names):
-        yield (one, one, Atom(name, (rows, *shape[1:]), (index * rows, (index + 1) * rows)))
+        yield (one, one, Atom(name, piece, (index * rows, (index + 1) * rows), axis))
 
 
 def is_definition_order(names: Iterable[str]) -> bool:
@@ -123,9 +133,31 @@ def is_definition_order(names: Iterable[str]) -> bool:
     return together and not alphabetical
 
 
-def _first_run(path: str, order: Mapping[str, int]) -> float:
+def _first_runs(paths: Iterable[str], order: Mapping[str, int]) -> dict[str, tuple[float, int]]:
+    """Return for each path and all modules above when it first runs, and its place in the file."""
+    runs: dict[str, tuple[float, int]] = {}
+    for place, path in enumerate(paths):
+        above = path
+        rank = next((float(order[up]) for up in _upwards(path) if up in order), float('inf'))
+        while above:
+            own = (float(order.get(above, rank)), place)
+            runs[above] = min(runs.get(above, own), own)
+            above = above.rpartition('.')[0]
+    return runs
+
+
+def _run_key(path: str, runs: Mapping[str, tuple[float, int]]) -> list[tuple[int, float, int]]:
+    """Return a sort key: elements of a list by their number, other modules by when they run."""
+    keys = []
+    for up in reversed(list(_upwards(path))[:-1]):
+        last = up.rpartition('.')[2]
+        keys.append((0, float(last), 0) if last.isdigit() else (1, *runs[up]))
+    return keys
+
+
+def _upwards(path: str) -> Iterable[str]:
+    """Yield a path, the paths above it, and '' at last."""
     while path:
-        if path in order:
-            return order[path]
+        yield path
         path = path.rpartition('.')[0]
-    return order.get('', float('inf'))
+    yield ''

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from kdplugin.weights.matching import Match
+from kdplugin.weights.plan import Entry, Piece, Step
 from kdplugin.weights.units import Atom, Unit
 
 Read = Callable[[str], Tensor]
+SAME = 'same values'
 LIMIT = 2_000_000_000
 """Sources with more values than this are not read for the comparison."""
 
@@ -40,8 +43,8 @@ def value_anchors(source: Sequence[Unit], target: Sequence[Unit], read: tuple[Re
         others = prints[0].get(found, [])
         if len(indices) == len(others) == 1:
             i, j = others[0], indices[0]
-            if same_values(_values(source[i].main, read[0]), _values(target[j].main, read[1])):
-                matches.append(Match(i, j, 1.0, 1.0, 1.0, why='same values'))
+            if arrangement(_values(source[i].main, read[0]), _values(target[j].main, read[1])) is not None:
+                matches.append(Match(i, j, 1.0, 1.0, 1.0, why=SAME))
     return matches
 
 
@@ -56,45 +59,53 @@ def fingerprint(tensor: Tensor) -> tuple[float, ...] | None:
     return (tensor.numel(), low, high, float(f'{float(values.abs().sum()):.6g}'))
 
 
-def same_values(first: Tensor, second: Tensor) -> bool:
-    """Tell whether two tensors hold the same values: as they are, transposed, or with one axis in another order."""
-    return arrangement(first, second) is not None
+def arrangement(first: Tensor, second: Tensor) -> tuple[Step, ...] | None:
+    """Return the steps that make the second tensor of the first, by values: none, a transposition, or other rows.
 
-
-def arrangement(first: Tensor, second: Tensor) -> tuple[str, int, list[int]] | None:
-    """Return how to get the second tensor from the first: ('same'|'transpose'|'index', axis, indices), or None.
-
-    Leading and trailing axes of one are ignored, as 'index' counts axes of the second tensor's core.
+    Rows and columns may both be in another order; they are recognised by their sums.
     """
-    a = first.reshape(Atom('', tuple(first.shape)).core)
-    b = second.reshape(Atom('', tuple(second.shape)).core)
+    a, b = (tensor.reshape(Atom('', tuple(tensor.shape)).core) for tensor in (first, second))
+    back = () if tuple(first.shape) == tuple(second.shape) else (Step('reshape', {'shape': list(second.shape)}),)
     if a.shape == b.shape and torch.equal(a, b):
-        return ('same', 0, [])
+        return back
     if a.ndim >= 2 and a.transpose(0, 1).shape == b.shape and torch.equal(a.transpose(0, 1), b):
-        return ('transpose', 0, [])
-    if a.shape != b.shape:
+        flat = () if first.shape == a.shape else (Step('reshape', {'shape': list(a.shape)}),)
+        turn = (*flat, Step('permute', {'dims': [1, 0, *range(2, a.ndim)]}))
+        return (
+            turn if tuple(second.shape) == tuple(b.shape) else (*turn, Step('reshape', {'shape': list(second.shape)}))
+        )
+    if a.shape != b.shape or first.shape != a.shape:
         return None
+    steps = []
     for axis in range(min(a.ndim, 2)):
-        rows = [
-            _row_order(tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]) for tensor in (a, b)
-        ]
-        indices = torch.empty_like(rows[0])
-        indices[rows[1]] = rows[0]
-        if torch.equal(a.index_select(axis, indices), b):
-            return ('index', axis, indices.tolist())
-    return None
+        orders = [torch.argsort(_sums(tensor, axis), stable=True) for tensor in (a, b)]
+        indices = torch.empty_like(orders[0])
+        indices[orders[1]] = orders[0]
+        if not torch.equal(indices, torch.arange(len(indices))):
+            steps.append(Step('index', {'dim': axis, 'indices': indices.tolist()}))
+            a = a.index_select(axis, indices)
+    return (*steps, *back) if torch.equal(a, b) else None
 
 
-def _row_order(rows: Tensor) -> Tensor:
-    """Return an order of rows that depends on their values alone (rows that differ in their sums)."""
-    values = rows.double()
-    weights = torch.linspace(1.0, 2.0, values.shape[1], dtype=torch.float64)
-    return torch.argsort(values @ weights, stable=True)
+def arranged(entries: Sequence[Entry], read: tuple[Read, Read]) -> list[Entry]:
+    """Give tensors that were found by their values the steps that the values ask for."""
+    result = []
+    for entry in entries:
+        if entry.reason == SAME and len(entry.pieces) == 1 and not any(s.op == 'narrow' for s in entry.pieces[0].steps):
+            steps = arrangement(read[0](entry.sources[0]), read[1](entry.target))
+            if steps:
+                entry = replace(entry, kind='converted', pieces=(Piece(entry.sources[0], steps),))
+        result.append(entry)
+    return result
+
+
+def _sums(tensor: Tensor, axis: int) -> Tensor:
+    return tensor.double().movedim(axis, 0).reshape(tensor.shape[axis], -1).sort(dim=1).values.sum(dim=1)
 
 
 def _values(atom: Atom, read: Read) -> Tensor:
     tensor = read(atom.name)
-    return tensor[atom.rows[0] : atom.rows[1]] if atom.rows else tensor
+    return tensor.narrow(atom.axis, atom.rows[0], atom.rows[1] - atom.rows[0]) if atom.rows else tensor
 
 
 def readable(shapes: Mapping[str, tuple[int, ...]]) -> bool:

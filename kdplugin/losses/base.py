@@ -131,32 +131,46 @@ def mean_over_valid(values: Tensor, labels: Tensor | None, ignore_index: Ignored
     return weighted_mean(values, valid_positions(labels, ignore_index, values.shape))
 
 
-def unit(values: Tensor, dim: int, *, shortest: float = 1e-12) -> Tensor:
-    """Return vectors of length 1; those not longer than ``shortest`` become 0 and get no gradient."""
+def unit(values: Tensor, dim: int) -> Tensor:
+    """Return vectors of length 1; those not longer than 1e-12 become 0 and get no gradient."""
     squares = values.square().sum(dim, keepdim=True)
-    long = squares > shortest**2
+    long = squares > 1e-24
     return torch.where(long, values / torch.where(long, squares, 1).sqrt(), 0)
 
 
-def standardize(values: Tensor, dim: tuple[int, ...], valid: Tensor | None = None) -> Tensor:
-    """Return values with mean 0 and sum of squares 1 along ``dim``, so that Pearson's r is a sum of products.
+def correlation(
+    student: Tensor, teacher: Tensor, dim: tuple[int, ...], valid: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Pearson's r along ``dim``, and whether the student and the teacher vary there at all.
 
-    Where nothing varies (up to float32's resolution) the result is 0 and there is no gradient.
+    Where either does not (up to float32's resolution) r is 0 and has no gradient.
 
     Args:
-        values: of any shape.
+        student: of any shape.
+        teacher: of the same shape.
         dim: the axes that make one sample.
-        valid: bool, broadcast to the values; invalid ones become 0 and do not count.
+        valid: bool, broadcast to the values; invalid ones do not count.
     """
-    if valid is None:
-        counts: int | Tensor = math.prod(values.shape[axis] for axis in dim)
-        mean = values.mean(dim, keepdim=True)
-        centred = values - mean
-    else:
+    (ours, our_length), (theirs, their_length) = (_centred(side, dim, valid) for side in (student, teacher))
+    lengths = our_length * their_length
+    both = lengths > 0
+    r = torch.where(both, (ours * theirs).sum(dim) / torch.where(both, lengths, 1), 0)
+    return r, our_length > 0, their_length > 0
+
+
+def _centred(values: Tensor, dim: tuple[int, ...], valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return values minus their mean, and the length of that vector, 0 without a slope where nothing varies.
+
+    The mean carries no graph: its share of the gradient of r cancels, because centred values add up to 0.
+    """
+    counts: int | Tensor = math.prod(values.shape[axis] for axis in dim)
+    if valid is not None:
         counts = valid.expand(values.shape).sum(dim, keepdim=True).clamp(min=1)
         values = torch.where(valid, values, 0)
-        mean = values.sum(dim, keepdim=True) / counts
-        centred = torch.where(valid, values - mean, 0)
-    squares = centred.square().sum(dim, keepdim=True)
-    varies = squares > counts * (1e-6 * mean).square() + 1e-24
-    return torch.where(varies, centred / torch.where(varies, squares, 1).sqrt(), 0)
+    mean = values.detach().sum(dim, keepdim=True) / counts
+    centred = values - mean
+    if valid is not None:
+        centred = torch.where(valid, centred, 0)
+    squares = centred.square().sum(dim)
+    varies = squares > (counts * (1e-6 * mean).square() + 1e-24).sum(dim)
+    return centred, torch.where(varies, torch.where(varies, squares, 1).sqrt(), 0)

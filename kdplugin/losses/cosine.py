@@ -5,9 +5,10 @@ N image, C channel, H W position on the grid of the feature map.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from kdplugin.losses.base import DistillationLoss, Ignored, comparable, mean_over_valid, unit
+from kdplugin.losses.base import DistillationLoss, Ignored, comparable, mean_over_valid
 from kdplugin.registry import MODELS
 
 SHORTEST = 1e-6
@@ -34,8 +35,11 @@ def cosine_distance(
         TapError: the shapes differ.
     """
     student, teacher = comparable(student, teacher)
-    ours, theirs = (unit(side, 1, shortest=SHORTEST) for side in (student, teacher))
-    return mean_over_valid(1 - (ours * theirs).sum(1), labels, ignore_index)
+    squares = [side.square().sum(1) for side in (student, teacher)]
+    long = (squares[0] > SHORTEST**2) & (squares[1] > SHORTEST**2)
+    ours, theirs = (torch.where(long, one, 1).sqrt() for one in squares)
+    cosine = torch.where(long, (student * teacher).sum(1) / ours / theirs, 0)
+    return mean_over_valid(1 - cosine, labels, ignore_index)
 
 
 @MODELS.register_module()

@@ -12,7 +12,7 @@ from kdplugin.losses.base import (
     Ignored,
     check_positive,
     comparable,
-    standardize,
+    correlation,
     valid_positions,
     weighted_mean,
 )
@@ -65,9 +65,8 @@ def dist_relations(
 
 
 def _one_minus_r(student: Tensor, teacher: Tensor, dim: tuple[int, ...], valid: Tensor | None) -> Tensor:
-    ours, theirs = (standardize(side, dim, valid) for side in (student, teacher))
-    varies = theirs.square().sum(dim) > 0.5
-    return weighted_mean((theirs * (theirs - ours)).sum(dim), varies)
+    r, _, varies = correlation(student, teacher, dim, valid)
+    return weighted_mean(1 - r, varies)
 
 
 @MODELS.register_module()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdplugin.losses.base import DistillationLoss, Ignored, comparable, standardize, valid_positions, weighted_mean
+from kdplugin.losses.base import DistillationLoss, Ignored, comparable, correlation, valid_positions, weighted_mean
 from kdplugin.registry import MODELS
 
 
@@ -20,7 +20,8 @@ def pearson_distance(
     Coefficient", arXiv 2207.02039. Formula, for each channel over its n valid values of the whole batch:
     mean((s' - t')^2) / 2 with s' = (s - mean) / std, std unbiased as in the authors' code, which is
     (n - 1) / n * (1 - r). The result is the mean over channels. It does not change when a channel is scaled by a
-    positive factor or shifted, on either side. A channel that does not vary is 0 everywhere after standardising.
+    positive factor or shifted, on either side. A channel that does not vary is 0 everywhere after standardising, so it
+    adds (n - 1) / 2n where the other side varies and nothing where neither does.
 
     Args:
         student: features (N, C, H, W).
@@ -41,9 +42,9 @@ def pearson_distance(
     student, teacher = comparable(student, teacher)
     valid = valid_positions(labels, ignore_index, (student.shape[0], *student.shape[2:]))
     over = (0, *range(2, student.dim()))
-    ours, theirs = (standardize(side, over, None if valid is None else valid[:, None]) for side in (student, teacher))
+    r, ours, theirs = correlation(student, teacher, over, None if valid is None else valid[:, None])
     count = max(1, student[:, 0].numel()) if valid is None else valid.sum().clamp(min=1)
-    return weighted_mean((ours - theirs).square().sum(over), None) * (count - 1) / (2 * count)
+    return weighted_mean((ours.to(r) + theirs.to(r)) / 2 - r, None) * (count - 1) / count
 
 
 @MODELS.register_module()

@@ -14,8 +14,8 @@ from kdplugin.losses.base import (
     check_positive,
     check_same_shape,
     comparable,
+    correlation,
     mean_over_valid,
-    standardize,
     unit,
     valid_positions,
     weight_of,
@@ -137,32 +137,44 @@ def test_weights_are_one_for_each_value_and_zero_where_nothing_is_valid() -> Non
 
 
 def test_unit_vectors_and_those_too_short_to_have_a_direction() -> None:
-    values = torch.tensor([[3.0, 4.0], [0.0, 0.0], [3e-5, 4e-5]], requires_grad=True)
-    units = unit(values, 1, shortest=1e-4)
-    torch.testing.assert_close(units, torch.tensor([[0.6, 0.8], [0, 0], [0, 0]]))
+    values = torch.tensor([[3.0, 4.0], [0.0, 0.0], [3e-5, 4e-5], [3e-14, 4e-14]], requires_grad=True)
+    units = unit(values, 1)
+    torch.testing.assert_close(units.detach(), torch.tensor([[0.6, 0.8], [0, 0], [0.6, 0.8], [0, 0]]))
     units[:, 0].sum().backward()
-    assert torch.equal(values.grad[1:], torch.zeros(2, 2))
+    assert torch.equal(values.grad[[1, 3]], torch.zeros(2, 2))
     torch.testing.assert_close(values.grad[0], torch.tensor([0.128, -0.096]))  # (1 - 0.36) / 5, -0.48 / 5
-    torch.testing.assert_close(unit(values.detach(), 1)[2], torch.tensor([0.6, 0.8]))
 
 
-def test_standardized_values_have_mean_zero_and_length_one() -> None:
-    values = torch.tensor([[1.0, 2.0, 6.0, 99.0], [5.0, 5.0, 5.0, 99.0]], requires_grad=True)
+def test_correlation_of_the_valid_values() -> None:
+    """Centred: (-2, -1, 3) and (2, -4, 2); a side that is constant has none."""
+    student = torch.tensor([[1.0, 2.0, 6.0, 99.0], [5.0, 5.0, 5.0, 99.0]], requires_grad=True)
+    teacher = torch.tensor([[6.0, 0.0, 6.0, float('nan')], [1.0, 2.0, 3.0, float('nan')]])
     valid = torch.tensor([True, True, True, False])
-    result = standardize(values, (1,), valid)
-    torch.testing.assert_close(result[0], torch.tensor([-2.0, -1.0, 3.0, 0.0]) / 14**0.5)
-    assert result[1].tolist() == [0, 0, 0, 0]
-    assert torch.equal(standardize(values[:, :3], (1,)), result[:, :3])
-    result[:, 0].sum().backward()
-    assert values.grad[0, 3] == 0
-    assert values.grad[0, 0] != 0
-    assert values.grad[1].tolist() == [0, 0, 0, 0]
+    r, ours, theirs = correlation(student, teacher, (1,), valid)
+    torch.testing.assert_close(r.detach(), torch.tensor([6 / (14 * 24) ** 0.5, 0]))
+    assert (ours.tolist(), theirs.tolist()) == ([True, False], [True, True])
+    torch.testing.assert_close(correlation(student[:, :3], teacher[:, :3], (1,))[0], r)
+    (gradient,) = torch.autograd.grad(r.sum(), student)
+    assert gradient[0, 3] == 0
+    assert gradient[0, 0] != 0
+    assert gradient[1].tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize('scale', [1e-9, 1e9])
-def test_standardizing_does_not_depend_on_the_scale(scale: float) -> None:
-    values = torch.tensor([1.0, 2.0, 6.0])
-    torch.testing.assert_close(standardize(scale * values, (0,)), standardize(values, (0,)))
+@pytest.mark.parametrize(('scale', 'shift'), [(1e-9, 0), (1e9, 0), (1, 1000)])
+def test_correlation_depends_neither_on_scale_nor_shift(scale: float, shift: float) -> None:
+    student, teacher = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([6.0, 0.0, 6.0])
+    moved = correlation(scale * student + shift, scale * teacher - shift, (0,))[0]
+    torch.testing.assert_close(moved, correlation(student, teacher, (0,))[0], rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_the_correlation_needs_none_through_the_mean() -> None:
+    sides = [torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (0, 1)]
+    valid = torch.rand(2, 1, 4, generator=torch.Generator().manual_seed(2)) > 0.3
+    student = sides[0].requires_grad_()
+    for mask in (None, valid):
+        assert torch.autograd.gradcheck(
+            lambda values, mask=mask: correlation(values, sides[1], (0, 2), mask)[0], student
+        )
 
 
 def test_a_loss_without_arithmetic_cannot_be_used() -> None:

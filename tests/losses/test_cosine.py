@@ -90,6 +90,17 @@ def test_zero_vectors_count_one_and_get_no_gradient() -> None:
         assert torch.equal(gradient, torch.zeros_like(student))
 
 
+def test_vectors_too_short_to_have_a_direction_count_as_zero() -> None:
+    """The slope of the angle is 1 / |s|: 1e7 here."""
+    student = torch.full((1, 4, 1, 2), 1e-7)
+    student[..., 1] = 1e-3
+    student.requires_grad_()
+    loss = cosine_distance(student, torch.ones(1, 4, 1, 2))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.5)
+    assert torch.equal(student.grad[..., 0], torch.zeros(1, 4, 1))
+
+
 def test_gradient_equals_differences() -> None:
     loss_laws.gradient_equals_differences(cosine_distance, features(2, 3, 2, 4), features(2, 3, 2, 4, seed=1))
 

@@ -114,6 +114,10 @@ def test_a_mapping_moves_whole_tensors_that_fit(twins: Case) -> None:
     assert refused == []
 
 
+def test_judge_sees_names_that_the_source_lacks(twins: Case) -> None:
+    assert judge(twins, lambda: {'0.weight': '0.weight', 'x.weight': '2.weight'})['unknown_names'] == ['x.weight']
+
+
 def test_judge_sees_a_mapper_that_changes_the_models(twins: Case) -> None:
     def find() -> dict[str, str]:
         twins.source[0].weight.data.add_(1)  # type: ignore[operator, union-attr]

@@ -103,7 +103,7 @@ def print_details(row: dict[str, Any], limit: int) -> None:
     ways: dict[str, list[str]] = {}
     for way, verdict in row['ways'].items():
         lines = [f'      {verdict["error"]}'] if 'error' in verdict else []
-        for place in ('wrong', 'refused', 'missing', 'without_source', 'changed'):
+        for place in ('wrong', 'refused', 'missing', 'without_source', 'unknown_names', 'changed'):
             names = verdict.get(place, [])
             if names:
                 rest = f' and {len(names) - limit} more' if len(names) > limit else ''

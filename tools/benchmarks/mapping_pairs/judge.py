@@ -65,6 +65,8 @@ def score(case: Case, applied: State, refused: Collection[str] = ()) -> dict[str
 def judge(case: Case, find: Callable[[], ProjectionPlan | Mapping[str, str]]) -> dict[str, Any]:
     """Score a mapper's answer, with its seconds and the largest output difference.
 
+    ``unknown_names`` are names of its 1:1 mapping that the source's state dict does not have, ``changed`` what
+    it did to the models.
     ``difference_given_refused`` is the difference when a person has settled the permitted refusals.
     """
     start = time.perf_counter()
@@ -73,6 +75,8 @@ def judge(case: Case, find: Callable[[], ProjectionPlan | Mapping[str, str]]) ->
     applied, refused = carry_out(case, answer)
     verdict = score(case, applied, refused)
     verdict['seconds'] = round(seconds, 3)
+    whole = answer.mapping if isinstance(answer, ProjectionPlan) else answer
+    verdict['unknown_names'] = [name for name in whole if name not in case.state]
     verdict['changed'] = [name for name, value in case.fingerprint().items() if value != case.before[name]]
     fits = {name: value for name, value in applied.items() if name in case.own}
     verdict['max_output_difference'] = case.difference(fits)

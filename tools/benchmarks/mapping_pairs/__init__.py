@@ -6,7 +6,20 @@ from importlib import import_module
 
 from mapping_pairs.base import Pair
 
-FAMILIES = ('segmentation', 'vit', 'eva', 'detection', 'swin', 'detr', 'depth', 'cnn', 'language', 'tokens', 'authors')
+FAMILIES = (
+    'segmentation',
+    'vit',
+    'eva',
+    'detection',
+    'swin',
+    'detr',
+    'depth',
+    'cnn',
+    'language',
+    'tokens',
+    'authors',
+    'backwards',
+)
 
 
 def all_pairs() -> dict[str, Pair]:

@@ -87,6 +87,13 @@ def test_score_allows_only_refusals_that_cannot_be_known(twins: Case) -> None:
     assert verdict['missing'] == ['1.weight']
 
 
+def test_a_bare_state_dict_allows_more_refusals() -> None:
+    case = Case(replace(TWINS, refusable_bare=r'0\.weight'))
+    rest = {name: value for name, value in case.truth.items() if name != '0.weight'}
+    assert score(case, rest, refused=['0.weight'], bare=True)['right'] == 9
+    assert score(case, rest, refused=['0.weight'])['refused'] == ['0.weight']
+
+
 def test_score_takes_one_bit_for_wrong(twins: Case) -> None:
     near = twins.truth['0.weight'].clone()
     near[0, 0] += 1e-6

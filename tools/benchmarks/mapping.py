@@ -44,10 +44,10 @@ def absent(pair: Pair) -> list[str]:
     return [package for package in pair.needs if importlib.util.find_spec(package) is None]
 
 
-def attempt(case: Case, find: Find) -> dict[str, Any]:
+def attempt(case: Case, find: Find, bare: bool = False) -> dict[str, Any]:
     """Judge one answer; a mapper that fails is a result, too."""
     try:
-        return judge(case, find)
+        return judge(case, find, bare)
     except Exception as error:
         traceback.print_exc()
         message = f'{type(error).__name__}: {error}'
@@ -60,8 +60,8 @@ def our_rows(case: Case, ways: list[str], tiny: bool) -> dict[str, Any]:
     for way in ways:
         if way == 'untrained' and case.pair.by_values:
             continue
-        untrained = case.pair.build(tiny)[0].eval() if way == 'untrained' else None
-        rows[way] = attempt(case, partial(plan_of, case, way, untrained))
+        untrained = case.pair.build(tiny)[0] if way == 'untrained' else None
+        rows[way] = attempt(case, partial(plan_of, case, way, untrained), bare=way == 'state dict')
     return rows
 
 

@@ -34,7 +34,7 @@ def inverse(pair: Pair, shapes: dict[str, torch.Size], state: State) -> dict[str
     return result
 
 
-def backwards(pair: Pair, name: str, refusable: str | None = None) -> Pair:
+def backwards(pair: Pair, name: str, refusable: str | None = None, bare: str | None = None) -> Pair:
     """Return the pair that asks for the source of ``pair`` from its target."""
     shapes: dict[str, torch.Size] = {}
 
@@ -47,20 +47,20 @@ def backwards(pair: Pair, name: str, refusable: str | None = None) -> Pair:
     def truth(state: State) -> dict[str, Tensor]:
         return inverse(pair, shapes, state)
 
-    return Pair(name, build, truth, pair.target_outputs, pair.source_outputs, refusable, pair.needs)
+    return Pair(name, build, truth, pair.target_outputs, pair.source_outputs, refusable, bare, pair.needs)
 
 
 def named(pairs: tuple[Pair, ...], name: str) -> Pair:
     return next(pair for pair in pairs if pair.name == name)
 
 
-MERGING = r'layers\.\d\.downsample\.(norm|reduction)\.(weight|bias)'
+BARE = rf'encoder\.{swin.MERGING}'
 SQUARE = r'h\.\d+\.attn\.c_proj\.weight'
 PAIRS = (
     backwards(named(segmentation.PAIRS, 'torchvision FCN-R50 -> mmseg'), 'mmseg FCN-R50 -> torchvision'),
     backwards(named(segmentation.PAIRS, 'HF SegFormer MiT-B0 -> mmseg'), 'mmseg MiT-B0 -> HF SegFormer'),
-    backwards(named(swin.PAIRS, 'timm Swin-T -> mmdet'), 'mmdet Swin-T -> timm', MERGING),
-    backwards(named(swin.PAIRS, 'HF Swin-T -> timm'), 'timm Swin-T -> HF'),
+    backwards(named(swin.PAIRS, 'timm Swin-T -> mmdet'), 'mmdet Swin-T -> timm', swin.MERGING),
+    backwards(named(swin.PAIRS, 'HF Swin-T -> timm'), 'timm Swin-T -> HF', bare=BARE),
     backwards(named(detr.PAIRS, 'HF DETR encoder-decoder -> mmdet'), 'mmdet DETR encoder-decoder -> HF'),
     backwards(named(detection.PAIRS, 'torchvision RetinaNet R50-FPN -> mmdet'), 'mmdet RetinaNet -> torchvision'),
     backwards(named(cnn.PAIRS, 'torchvision ConvNeXt-T -> timm'), 'timm ConvNeXt-T -> torchvision'),

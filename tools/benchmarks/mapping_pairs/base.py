@@ -83,6 +83,7 @@ class Pair:
         truth: the target's state dict from the source's; names that it leaves out have no true source.
         source_outputs, target_outputs: one vector from (module, inputs); equal when the weights are.
         refusable: pattern of targets whose permutation cannot be known: refused by name is right, too.
+        refusable_bare: further ones when the source is a bare state dict, which does not show the order of patches.
         needs: packages without which ``build`` fails.
         by_values: the target holds the right values from the start, under its own names.
     """
@@ -93,12 +94,14 @@ class Pair:
     source_outputs: Callable[[nn.Module, Any], Tensor] = all_outputs
     target_outputs: Callable[[nn.Module, Any], Tensor] = all_outputs
     refusable: str | None = None
+    refusable_bare: str | None = None
     needs: tuple[str, ...] = ()
     by_values: bool = False
 
-    def may_refuse(self, target: str) -> bool:
-        """Tell whether a target tensor may be refused."""
-        return self.refusable is not None and re.fullmatch(self.refusable, target) is not None
+    def may_refuse(self, target: str, bare: bool = False) -> bool:
+        """Tell whether a target tensor may be refused, with models or with a bare state dict."""
+        patterns = (self.refusable, self.refusable_bare if bare else None)
+        return any(pattern is not None and re.fullmatch(pattern, target) is not None for pattern in patterns)
 
 
 class Case:

@@ -39,7 +39,7 @@ def equal(value: Tensor, true: Tensor) -> bool:
     return torch.equal(value, torch.where(true.isnan(), value, true))
 
 
-def score(case: Case, applied: State, refused: Collection[str] = ()) -> dict[str, Any]:
+def score(case: Case, applied: State, refused: Collection[str] = (), bare: bool = False) -> dict[str, Any]:
     """Count the target's tensors that have a true source: right ones, and the names of those that are not.
 
     Right is the true value, exactly, or a refusal by name where the permutation cannot be known.
@@ -50,19 +50,19 @@ def score(case: Case, applied: State, refused: Collection[str] = ()) -> dict[str
             value = applied[name]
             place = 'right' if equal(value, true) else 'wrong'
         elif name in refused:
-            place = 'right' if case.pair.may_refuse(name) else 'refused'
+            place = 'right' if case.pair.may_refuse(name, bare) else 'refused'
         else:
             place = 'missing'
         if place == 'right':
             verdict['right'] += 1
         else:
             verdict[place].append(name)
-    verdict['permitted_refusals'] = [n for n in refused if n in case.truth and case.pair.may_refuse(n)]
+    verdict['permitted_refusals'] = [n for n in refused if n in case.truth and case.pair.may_refuse(n, bare)]
     verdict['without_source'] = [name for name in applied if name not in case.truth]
     return verdict
 
 
-def judge(case: Case, find: Callable[[], ProjectionPlan | Mapping[str, str]]) -> dict[str, Any]:
+def judge(case: Case, find: Callable[[], ProjectionPlan | Mapping[str, str]], bare: bool = False) -> dict[str, Any]:
     """Score a mapper's answer, with its seconds and the largest output difference.
 
     ``unknown_names`` are names of its 1:1 mapping that the source's state dict does not have, ``changed`` what
@@ -73,7 +73,7 @@ def judge(case: Case, find: Callable[[], ProjectionPlan | Mapping[str, str]]) ->
     answer = find()
     seconds = time.perf_counter() - start
     applied, refused = carry_out(case, answer)
-    verdict = score(case, applied, refused)
+    verdict = score(case, applied, refused, bare)
     verdict['seconds'] = round(seconds, 3)
     whole = answer.mapping if isinstance(answer, ProjectionPlan) else answer
     verdict['unknown_names'] = [name for name in whole if name not in case.state]

@@ -113,16 +113,24 @@ def feature_map(module: Any, inputs: Tensor) -> Tensor:
     return module.forward_features(inputs).permute(0, 3, 1, 2).flatten()
 
 
+MERGING = r'(layers|stages)\.\d\.downsample\.(norm|reduction)\.(weight|bias)'
 PAIRS = (
-    Pair('torchvision Swin-T -> timm', torchvision_to_timm, torchvision_names),
-    Pair('HF Swin-T -> timm', hf_to_timm, hf_names, source_outputs=pooled, needs=('transformers',)),
+    Pair('torchvision Swin-T -> timm', torchvision_to_timm, torchvision_names, refusable_bare=MERGING),
+    Pair(
+        'HF Swin-T -> timm',
+        hf_to_timm,
+        hf_names,
+        source_outputs=pooled,
+        refusable_bare=MERGING,
+        needs=('transformers',),
+    ),
     Pair(
         'timm Swin-T -> mmdet',
         timm_to_mmdet,
         mmdet_names,
         source_outputs=feature_map,
         target_outputs=first_output,
-        refusable=r'stages\.\d\.downsample\.(norm|reduction)\.(weight|bias)',
+        refusable=MERGING,
         needs=('mmdet',),
     ),
 )

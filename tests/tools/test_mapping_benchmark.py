@@ -195,6 +195,19 @@ def test_the_tool_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.
     assert row['ways']['state dict']['changed'] == []
 
 
+def test_results_join_those_of_an_earlier_run(tmp_path: Path) -> None:
+    first, second = list(PAIRS)[:2]
+    path = tmp_path / 'mapping.json'
+    old = [
+        {'name': name, 'tensors': 3, 'right': 1, 'lit_wsl_right': 2, 'lit_wsl': {'a': 2}} for name in (first, second)
+    ]
+    path.write_text(json.dumps({'pairs': old, 'scale': 'kept'}))
+    new = {'name': second, 'tensors': 3, 'right': 3, 'lit_wsl_right': None, 'lit_wsl': {}}
+    result = mapping.merged(path, {'pairs': [new]})
+    assert [row['right'] for row in result['pairs']] == [1, 3]
+    assert (result['pairs'][1]['lit_wsl_right'], result['scale']) == (2, 'kept')
+
+
 def test_a_mapper_that_fails_gets_nothing_right(monkeypatch: pytest.MonkeyPatch, twins: Case) -> None:
     def fail(*arguments: object) -> None:
         raise RuntimeError('no answer')

@@ -19,6 +19,7 @@ FAMILIES = (
     'tokens',
     'authors',
     'backwards',
+    'doubtful',
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -30,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_layers,
         help='layers of a deeper source: uniform (default), first, last, similarity, or indices 0,3,7',
     )
-    parser.add_argument('--heads', type=int, help='attention heads of SOURCE, where its names and shapes do not tell')
+    parser.add_argument(
+        '--heads', type=parse_heads, metavar='S[,T]', help='attention heads of SOURCE, or of SOURCE and TARGET: 16,8'
+    )
+    parser.add_argument('--head-dim', type=int, metavar='N', help='width of a head, where both sides share it')
     parser.add_argument('--prefix', default='', help='take what begins with it in SOURCE, without it: img_backbone.')
     parser.add_argument('--subfolder', help='part of a diffusers folder or id: transformer_2')
     parser.add_argument('--ema', action='store_true', help='take the averaged weights of SOURCE')
@@ -49,6 +53,22 @@ def parse_layers(text: str) -> str | list[int]:
         ('uniform', [0, 3, 7])
     """
     return [int(word) for word in text.split(',')] if text[:1].isdigit() else text
+
+
+def parse_heads(text: str) -> int | dict[str, int]:
+    """Read the heads of the source, or of source and target.
+
+    Example:
+        >>> parse_heads('16'), parse_heads('16,8')
+        (16, {'source': 16, 'target': 8})
+    """
+    counts = [int(word) for word in text.split(',')]
+    return counts[0] if len(counts) == 1 else dict(zip(('source', 'target'), counts, strict=True))
+
+
+def plan_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what ``plan_for`` takes besides a plan."""
+    return {name: getattr(arguments, name) for name in ('method', 'layers', 'heads', 'head_dim')}
 
 
 def source_of(arguments: argparse.Namespace) -> TensorSource:

@@ -11,7 +11,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdplugin.errors import CheckpointError, ConfigError, PathError
-from kdplugin.weight_targets import add_arguments, build_target, parse_layers, source_of, stand_in, target_of
+from kdplugin.weight_targets import (
+    add_arguments,
+    build_target,
+    parse_layers,
+    plan_options,
+    source_of,
+    stand_in,
+    target_of,
+)
 from kdplugin.weights.source import open_source
 
 
@@ -113,3 +121,9 @@ def test_averaged_weights_on_request(tmp_path: Path) -> None:
 def test_layers_are_a_strategy_or_indices(text: str, value: object) -> None:
     assert parse_layers(text) == value
     assert arguments('s', 't', '--layers', text).layers == value
+
+
+@pytest.mark.parametrize(('text', 'value'), [('16', 16), ('16,8', {'source': 16, 'target': 8})])
+def test_heads_are_those_of_the_source_or_of_both(text: str, value: object) -> None:
+    given = arguments('s', 't', '--heads', text, '--head-dim', '64')
+    assert plan_options(given) == {'method': 'svd', 'layers': 'uniform', 'heads': value, 'head_dim': 64}

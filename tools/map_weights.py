@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from kdplugin.reports.cli import run_tool
-from kdplugin.weight_targets import add_arguments, source_of, target_of
+from kdplugin.weight_targets import add_arguments, plan_options, source_of, target_of
 from kdplugin.weights.picture import save_picture
 from kdplugin.weights.project import plan_for, report_for
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         source, target = source_of(arguments), target_of(arguments)
-        plan = plan_for(source, target, method=arguments.method, layers=arguments.layers, heads=arguments.heads)
+        plan = plan_for(source, target, **plan_options(arguments))
         report = report_for(plan, source)
         print(report.text(arguments.every_tensor))
         if arguments.json:

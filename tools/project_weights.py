@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from kdplugin.reports.cli import run_tool
-from kdplugin.weight_targets import add_arguments, source_of, target_of
+from kdplugin.weight_targets import add_arguments, plan_options, source_of, target_of
 from kdplugin.weights.io import write_checkpoint
 from kdplugin.weights.project import AUTO, hash_source, project
 
@@ -46,10 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             source,
             target_of(arguments),
             plan=arguments.plan,
-            method=arguments.method,
-            layers=arguments.layers,
-            heads=arguments.heads,
             min_coverage=arguments.min_coverage,
+            **plan_options(arguments),
         )
         prefix = f'{arguments.part}.' if arguments.part else ''
         record = {

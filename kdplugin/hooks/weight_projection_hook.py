@@ -18,7 +18,7 @@ from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.distillation_hook import KEY
 from kdplugin.module_paths import find_module
 from kdplugin.registry import HOOKS
-from kdplugin.weights.project import AUTO, Projection, hash_source, load_into, project
+from kdplugin.weights.project import AUTO, Heads, Projection, hash_source, load_into, project
 from kdplugin.weights.source import TensorSource, open_source
 
 FOLDER = 'weight_projection'
@@ -44,7 +44,8 @@ class WeightProjectionHook(Hook):
         prefix: take what begins with it in the source, without it; None takes what lies under the target's own path if
             there is such, else everything.
         subfolder, ema: see ``open_source``.
-        heads: number of attention heads where names and shapes do not tell it, see ``make_plan``.
+        heads, head_dim: attention heads where tensors do not tell them: dict(source=16, target=8), or a head's width
+            that both sides share.
         trust_checkpoint: see ``read_checkpoint``.
 
     Raises:
@@ -66,7 +67,8 @@ class WeightProjectionHook(Hook):
         prefix: str | None = None,
         subfolder: str | None = None,
         ema: bool = False,
-        heads: Any = None,
+        heads: Heads = None,
+        head_dim: int | None = None,
         trust_checkpoint: bool | None = None,
     ) -> None:
         if not 0 <= min_coverage <= 1:
@@ -75,8 +77,8 @@ class WeightProjectionHook(Hook):
             raise ConfigError(f"Expected plan='auto' or a file but {plan} does not exist. Check the path.")
         self.source, self.target, self.prefix = source, target, prefix
         self.min_coverage = min_coverage
-        self._opening = dict(subfolder=subfolder, ema=ema, trust_checkpoint=trust_checkpoint)
-        self._options = dict(plan=plan, method=method, layers=layers, heads=heads)
+        self._opening: dict[str, Any] = dict(subfolder=subfolder, ema=ema, trust_checkpoint=trust_checkpoint)
+        self._options: dict[str, Any] = dict(plan=plan, method=method, layers=layers, heads=heads, head_dim=head_dim)
         self._resumed = False
         self._record: dict[str, Any] | None = None
 

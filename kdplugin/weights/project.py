@@ -19,6 +19,7 @@ from kdplugin.weights.report import PlanReport
 from kdplugin.weights.tensor_source import TensorSource
 
 AUTO = 'auto'
+Heads = int | Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ def plan_for(
     plan: str | Path | ProjectionPlan = AUTO,
     method: str = 'svd',
     layers: str | Sequence[int] = 'uniform',
-    heads: Any = None,
+    heads: Heads = None,
+    head_dim: int | None = None,
 ) -> ProjectionPlan:
     """Make a plan, or take a person's and check that it is for this target.
 
     Args:
         plan: 'auto' to make one, else a plan or its JSON file.
-        method, layers, heads: for a made one, see ``make_plan``.
+        method, layers, heads, head_dim: for a made one, see ``make_plan``.
 
     Raises:
         CheckpointError: the plan is missing or for another target.
@@ -64,7 +66,7 @@ def plan_for(
     if plan == AUTO:
         from kdplugin.weights.planning import make_plan
 
-        return make_plan(source, target, method=method, layers=layers, heads=heads)
+        return make_plan(source, target, method=method, layers=layers, heads=heads, head_dim=head_dim)
     given = plan if isinstance(plan, ProjectionPlan) else ProjectionPlan.load(plan)
     shapes = {name: tuple(value.shape) for name, value in target.state_dict().items()}
     planned = {entry.target: entry.shape for entry in given.entries}

@@ -19,8 +19,33 @@ PART, ORDINAL, EXACT, NEARBY, ADJACENT, ORDER, TRANSPOSED = 3.0, 0.5, 1.5, 2.0, 
 GAIN = 2.0
 """What it costs to take a norm's weight, which has a bias beside it, for a gain that has none."""
 
+AMBIGUOUS = 0.05
+"""A margin below which two choices count as equally good."""
+
 Matrix = NDArray[np.float32]
 Indices = NDArray[np.intp]
+
+
+@dataclass
+class Match:
+    """A pair of units.
+
+    Args:
+        source, target: indices.
+        nearby: how surely their surroundings correspond, 0 to 1.
+        name: likeness of their names, 0 to 1.
+        margin: distance to the second-best choice.
+        rivals: source units that fit about as well, by index.
+        why: what decided.
+    """
+
+    source: int
+    target: int
+    nearby: float
+    name: float
+    margin: float
+    rivals: tuple[int, ...] = ()
+    why: str = ''
 
 
 def evidence(left: Sequence[str], right: Sequence[str]) -> Matrix:
@@ -43,13 +68,18 @@ def fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:
     both = (parts[0][:, None] > 0) & (parts[1][None, :] > 0)
     same = parts[0][:, None] == parts[1][None, :]
     scores = PART * (both & same) - 2 * PART * (both & ~same) - 0.5 * PART * (~both & ~same)
-    shapes = [np.array([hash(unit.main.core) for unit in side]) for side in (one, two)]
-    scores = scores + TRANSPOSED * (shapes[0][:, None] != shapes[1][None, :])
+    tall = [np.array([_orientation(unit) for unit in side]) for side in (one, two)]
+    scores = scores + TRANSPOSED * (tall[0][:, None] != tall[1][None, :])
     bias = [np.array([prod(u.atoms['bias'].shape) if 'bias' in u.atoms else -1 for u in side]) for side in (one, two)]
     differ = bias[0][:, None] != bias[1][None, :]
     both = (bias[0][:, None] >= 0) & (bias[1][None, :] >= 0)
     flat = np.array([len(unit.main.core) == 1 for unit in one])[:, None]
     return (scores - np.where(flat, GAIN, 0.3) * differ - PART * (both & differ)).astype(np.float32)
+
+
+def _orientation(unit: Unit) -> int:
+    core = unit.main.core
+    return 0 if len(core) < 2 else int(core[0] > core[1]) - int(core[0] < core[1])
 
 
 def order_likeness(rows: int, columns: int) -> Matrix:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from kdplugin.weights.matching import Match
+from kdplugin.weights.assignment import Match
 from kdplugin.weights.naming import name_similarity, tokens
 from kdplugin.weights.plan import Entry, Piece, Step
 from kdplugin.weights.units import Unit
@@ -117,8 +117,8 @@ def near_misses(
     likeness = name_similarity([unit.path for unit in left], [unit.path for unit in wanted])
     found: dict[str, tuple[str, str]] = {}
     for column, unit in enumerate(wanted):
-        rows = [row for row, other in enumerate(left) if _nearly(other, unit) and likeness[row, column] > 0.2]
-        if rows:
+        rows = [row for row, other in enumerate(left) if _nearly(other, unit)]
+        if rows and (len(rows) == 1 or max(likeness[row, column] for row in rows) > 0.2):
             best = left[max(rows, key=lambda row: float(likeness[row, column]))]
             for role, atom in unit.atoms.items():
                 if role in best.atoms:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isqrt
 
-from kdplugin.weights.matching import AMBIGUOUS, Match
+from kdplugin.weights.assignment import AMBIGUOUS, Match
 from kdplugin.weights.naming import tokens
 from kdplugin.weights.plan import Entry, Piece, Step
 from kdplugin.weights.units import Atom, Unit
@@ -44,7 +44,7 @@ class Converter:
         matches: by target unit.
         threshold: entries that score less are refused.
         weights: of shape, name and hierarchy in the score.
-        widths: let tensors of another width through, as kind 'projected'.
+        tolerance: how much an axis may differ, relative to the larger size; tensors that do are 'projected'.
     """
 
     source: Sequence[Unit]
@@ -53,7 +53,7 @@ class Converter:
     matches: Mapping[int, Match]
     threshold: float = 0.6
     weights: Mapping[str, float] = field(default_factory=lambda: SCORE_WEIGHTS)
-    widths: bool = False
+    tolerance: float = 0.0
 
     def entries(self) -> list[Entry]:
         """Return one entry for each target tensor, in the target's order."""
@@ -85,20 +85,23 @@ class Converter:
             reason = f'the best candidate {min(names)} scores {score:.2f}, below {self.threshold}'
             return Entry(name, shape, 'refused', score=score, margin=margin, reason=reason, alternatives=tuple(names))
         misfits = [atom for part in parts if (atom := part.found) and not self._fits(atom.core, part.wanted.core)]
-        if misfits and not self.widths:
+        if misfits:
             reason = f'{misfits[0].name} belongs to its layer but has shape {misfits[0].shape}'
             return Entry(name, shape, 'refused', score=score, margin=margin, reason=reason, alternatives=tuple(names))
         pieces = self._pieces(parts)
         plain = len(pieces) == 1 and not pieces[0].steps
         kind = 'converted' if not plain else 'exact' if pieces[0].source == name else 'renamed'
-        if self.widths and self._result_shape(pieces, parts) != shape:
+        if any(not _same_sizes(part) for part in parts):
             kind = 'projected'
         join = parts[0].wanted.axis if len(pieces) > 1 else None
         return Entry(name, shape, kind, pieces, join, score, margin, found[0].why, rivals)
 
-    @staticmethod
-    def _fits(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
-        return sorted(old[:2]) == sorted(new[:2]) and old[2:] == new[2:]
+    def _fits(self, old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+        if sorted(old[:2]) == sorted(new[:2]) and old[2:] == new[2:]:
+            return True
+        old = old[:2] + old[3:] if len(old) == 5 and len(new) == 4 else old
+        near = all(abs(a - b) <= self.tolerance * max(a, b) for a, b in zip(old, new, strict=False))
+        return self.tolerance > 0 and len(old) == len(new) and near
 
     def _with_fillers(self, parts: list[Part]) -> list[Part]:
         """Let zeros stand for the bias of k in a fused bias whose source has biases for q and v alone (BEiT, EVA)."""
@@ -220,14 +223,10 @@ class Converter:
             return (Step('reshape', {'shape': list(full)}),)
         return ()
 
-    def _result_shape(self, pieces: Sequence[Piece], parts: Sequence[Part]) -> tuple[int, ...] | None:
-        """Return the shape after all steps where it is the target's, else None."""
-        for part in parts:
-            if part.found is not None and part.found.core != part.wanted.core:
-                turned = part.found.core[:2][::-1] + part.found.core[2:]
-                if turned != part.wanted.core:
-                    return None
-        return tuple(self.shapes[1][parts[0].wanted.name])
+
+def _same_sizes(part: Part) -> bool:
+    """Tell whether a part has its values already, in whatever layout."""
+    return part.found is None or sorted(part.found.core) == sorted(part.wanted.core)
 
 
 def resized_positions(

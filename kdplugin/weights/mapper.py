@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.module_paths import did_you_mean
+from kdplugin.weights.apply import apply_plan
 from kdplugin.weights.cautions import near_misses, with_cautions
 from kdplugin.weights.convert import SCORE_WEIGHTS, Converter, resized_positions
 from kdplugin.weights.execution import call, execution_order, largest_difference, untouched
 from kdplugin.weights.io import atomic_file
 from kdplugin.weights.layers import choose_layers
+from kdplugin.weights.mapping_report import mapping_report, print_mapping
 from kdplugin.weights.matching import Matcher
 from kdplugin.weights.patch_merging import merge_order
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
@@ -122,7 +123,11 @@ class WeightMapper:
         return self._plan
 
     def suggest_mapping(
-        self, threshold: float = 0.6, strategy: str = 'best_match', weights: Mapping[str, float] | None = None
+        self,
+        threshold: float = 0.6,
+        strategy: str = 'best_match',
+        weights: Mapping[str, float] | None = None,
+        verify: Mapping[str, Any] | None = None,
     ) -> dict[str, str]:
         """Find the mapping and return its one-to-one part as {source name: target name}.
 
@@ -131,6 +136,8 @@ class WeightMapper:
             strategy: 'best_match'; 'conservative' raises the threshold to 0.75; 'shape_only' pairs equal shapes in
                 order and ignores names.
             weights: of 'shape', 'name' and 'hierarchy' in the score.
+            verify: ``dict(inputs=...)`` runs both models and puts the largest difference of their outputs into the
+                plan's notes and settings.
 
         Raises:
             ConfigError: an unknown strategy or weight.
@@ -148,7 +155,17 @@ class WeightMapper:
             settings={'threshold': threshold, 'strategy': strategy, 'weights': dict(scales), 'layers': self.layers},
             notes=(*self.notes, *notes),
         )
+        if verify is not None:
+            self._record(self.verify(**verify))
         return self._plan.mapping
+
+    def _record(self, difference: float) -> None:
+        plan = self.plan
+        self._plan = replace(
+            plan,
+            settings={**plan.settings, 'max_output_difference': difference},
+            notes=(*plan.notes, f'largest difference between the outputs of both models: {difference:.3g}'),
+        )
 
     def _check(self, threshold: float, strategy: str, weights: Mapping[str, float] | None) -> Mapping[str, float]:
         if strategy not in STRATEGIES:
@@ -195,7 +212,7 @@ class WeightMapper:
         if all(map(readable, shapes)):
             anchors = value_anchors(source, target, self._read)
         matches = matcher.run(anchors)
-        converter = Converter(source, target, shapes, matches, threshold, scales, widths=self.shape_tolerance > 0)
+        converter = Converter(source, target, shapes, matches, threshold, scales, self.shape_tolerance)
         entries = resized_positions(arranged(converter.entries(), self._read), shapes)
         entries = with_cautions(entries, shapes, self._merge_order)
         return near_misses(entries, (source, target), matches), matcher.notes
@@ -228,64 +245,28 @@ class WeightMapper:
         pairs = [(source, target, self.plan[target].score) for source, target in self.plan.mapping.items()]
         return sorted(pairs, key=lambda pair: -pair[2])
 
-    def report(self) -> dict[str, Any]:
-        """Return what ``export_mapping_report`` writes."""
-        plan, missing = self.plan, self.get_unmatched()
-        matched = [entry for entry in plan.entries if entry.loads]
-        return {
-            'source_model': plan.source,
-            'target_model': plan.target,
-            'source_params_count': len(self.source),
-            'target_params_count': len(self.target),
-            'matched_count': len(matched),
-            'coverage': len(matched) / max(len(plan), 1),
-            'mappings': [
-                {'source': ' + '.join(e.sources), 'target': e.target, 'score': e.score, 'shape': list(e.shape)}
-                for e in matched
-            ],
-            'unmatched_source': missing['source'],
-            'unmatched_target': missing['target'],
-        }
-
     def export_mapping_report(self, output_path: str | Path) -> None:
-        """Write the report as JSON."""
+        """Write pairs, scores, coverage and what is left as JSON."""
         with atomic_file(output_path) as temporary:
-            Path(temporary).write_text(json.dumps(self.report(), indent=2) + '\n')
+            Path(temporary).write_text(json.dumps(mapping_report(self.plan, self.source), indent=2) + '\n')
 
     def print_analysis(self, top_n: int = 10, show_unmatched: bool = True) -> None:
-        """Print counts, the best pairs and what is left."""
-        report, console = self.report(), Console()
-        console.print(
-            f'{report["source_model"]} ({report["source_params_count"]} tensors) -> {report["target_model"]} '
-            f'({report["target_params_count"]} tensors): {report["matched_count"]} matched, {report["coverage"]:.1%}'
-        )
-        table = Table('source', 'target', 'kind', 'score')
-        best = sorted((e for e in self.plan.entries if e.loads), key=lambda entry: -entry.score)
-        for entry in best[:top_n]:
-            table.add_row(' + '.join(entry.sources), entry.target, entry.kind, f'{entry.score:.3f}')
-        console.print(table)
-        for note in self.plan.notes:
-            console.print(f'note: {note}')
-        if show_unmatched:
-            for entry in self.plan.entries:
-                if not entry.loads:
-                    console.print(f'{entry.kind}: {entry.target}: {entry.reason}')
-            for name in self.plan.unused:
-                console.print(f'unused: {name}')
+        """Print counts, the best pairs, notes, and what is left with the reason."""
+        print_mapping(self.plan, self.source, top_n, show_unmatched)
 
-    def verify(self, inputs: Any, tensors: Mapping[str, Tensor]) -> float:
-        """Return the largest difference of outputs between the source module and the target with these tensors.
+    def verify(self, inputs: Any) -> float:
+        """Return the largest difference between the outputs of the source and of the target with the mapped tensors.
 
-        The target gets its own tensors back afterwards.
+        What the plan leaves out keeps the target's own values, which it has again afterwards.
 
         Raises:
             CheckpointError: there is no source module to run.
         """
-        if self.source_module is None or self.target_module is None:
+        if self.source_module is None:
             raise CheckpointError('Expected a source module to verify against but got tensors alone. Give the module.')
         own = {name: value.clone() for name, value in self.target_module.state_dict().items()}
         try:
-            self.target_module.load_state_dict({**own, **tensors})
+            self.target_module.load_state_dict({**own, **apply_plan(self.plan, self.source).tensors})
             with untouched(self.source_module), untouched(self.target_module):
                 return largest_difference(call(self.source_module, inputs), call(self.target_module, inputs))
         finally:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from kdplugin.weights.assignment import (
     ADJACENT,
+    AMBIGUOUS,
     NEARBY,
     ORDER,
     Choice,
+    Match,
     Matrix,
     evidence,
     exchange_margins,
@@ -33,35 +33,11 @@ from kdplugin.weights.nearness import nearness
 from kdplugin.weights.tree import Node, build_tree
 from kdplugin.weights.units import Unit
 
-AMBIGUOUS = 0.05
-"""A margin below which two choices count as equally good."""
-UNIQUE = 0.9
-"""How surely two units correspond whose shape is unique on both sides."""
+UNIQUE, LAST = 0.9, 0.6
+"""How surely two units correspond whose shape is unique on both sides, or unique among what is left."""
 
 ChooseLayers = Callable[[Sequence[Node], Sequence[Node]], Sequence[int]]
 """From the elements of a source list and of a shorter or longer target list to a source index per target element."""
-
-
-@dataclass
-class Match:
-    """A pair of units.
-
-    Args:
-        source, target: indices.
-        nearby: how surely their surroundings correspond, 0 to 1.
-        name: likeness of their names, 0 to 1.
-        margin: distance to the second-best choice.
-        rivals: source units that fit about as well, by index.
-        why: what decided.
-    """
-
-    source: int
-    target: int
-    nearby: float
-    name: float
-    margin: float
-    rivals: tuple[int, ...] = ()
-    why: str = ''
 
 
 class Matcher:
@@ -238,7 +214,9 @@ class Matcher:
             self._add(Match(left[at[0]], right[at[1]], float(near[at]), float(names[at]), pair.margin, rivals, reason))
         return len(pairs)
 
-    def _adjacency(self, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]], places: Any) -> Matrix:
+    def _adjacency(
+        self, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]], places: Sequence[Sequence[str]]
+    ) -> Matrix:
         """Score groups of units whose neighbours in the same module are already matched to each other.
 
         Args:
@@ -247,11 +225,14 @@ class Matcher:
         scores = np.zeros((len(left), len(right)), dtype=np.float32)
         for end, step in ((max, 1), (min, -1)):
             beside = np.array(
-                [i if self._holds(0, path, i := end(units) + step) else -1 for units, path in zip(left, places[0])]
+                [
+                    i if self._holds(0, path, i := end(units) + step) else -1
+                    for units, path in zip(left, places[0], strict=True)
+                ]
             )
             matched = [
                 self.matches.get(j) if self._holds(1, path, j := end(units) + step) else None
-                for units, path in zip(right, places[1])
+                for units, path in zip(right, places[1], strict=True)
             ]
             partner = np.array([-9 if match is None else match.source for match in matched])
             scores += ADJACENT * (beside[:, None] == partner[None, :])
@@ -278,14 +259,17 @@ class Matcher:
         for rows, columns in groups.values():
             if rows and columns:
                 block = near[np.ix_(rows, columns)]
-                if self._alone(left[rows[0]], right[columns[0]]):
-                    block = np.maximum(block, UNIQUE)
+                if len(rows) == len(columns) == 1:
+                    block = np.maximum(block, self._alone(left[rows[0]], right[columns[0]]))
                 added += self._pair_units([left[i] for i in rows], [right[j] for j in columns], block, 'left over')
         return added
 
-    def _alone(self, i: int, j: int) -> bool:
-        """Tell whether no other unit on either side could take this one's place."""
-        return self.keys[0].count(self.keys[0][i]) == 1 == self.keys[1].count(self.keys[1][j])
+    def _alone(self, i: int, j: int) -> float:
+        """Score the only two units of their shape that are left: no others could take their place."""
+        if self.keys[0].count(self.keys[0][i]) == 1 == self.keys[1].count(self.keys[1][j]):
+            return UNIQUE
+        a, b = self.units[0][i], self.units[1][j]
+        return LAST * (a.main.core == b.main.core and len(a.main.core) > 1 and set(a.atoms) == set(b.atoms))
 
 
 def _families(nodes: Sequence[Node]) -> list[list[Node]]:

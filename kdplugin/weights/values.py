@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kdplugin.weights.matching import Match
+from kdplugin.weights.assignment import Match
 from kdplugin.weights.plan import Entry, Piece, Step
 from kdplugin.weights.units import Atom, Unit
 

@@ -88,7 +88,7 @@ def _bars(axis: Axes, links: LayerLinks) -> None:
             axis.bar(range(len(shares)), shares, bottom=bottom, width=0.9, color=COLOURS[kind], label=kind)
             bottom = [below + share for below, share in zip(bottom, shares, strict=True)]
     axis.set_ylim(0, 1)
-    axis.set_xlim(-0.6, len(links.targets) - 0.4)
+    axis.set_xlim(-0.6, len(links.targets) - 0.2)
     axis.set_ylabel('parameters', fontsize=9)
     axis.tick_params(axis='y', labelsize=7)
     _ticks(axis.xaxis, links.targets, rotation=90)

@@ -92,7 +92,7 @@ def _tensors(rows: list[Row], every_tensor: bool) -> list[RenderableType]:
         lines = [
             _shared([row.target for row in group]),
             f'  <- {" ".join([sources, *(map(_shape, shapes) if len(shapes) < NAMED else [])])}',
-            f'     {row.operation}',
+            f'     {row.operation if len({row.operation for row in group}) == 1 else _pattern(row.operation)}',
         ]
         text = '\n'.join(lines[: 2 if row.operation == 'copy' else 3])
         shape = _shape(row.shape) if len({row.shape for row in group}) == 1 else 'several'
@@ -107,7 +107,7 @@ def _group_key(row: Row) -> tuple[object, ...]:
     module, _, leaf = row.target.rpartition('.')
     if row.operation == 'copy' and row.sources[0].endswith(f'.{leaf}'):
         return row.kind, _pattern(module), _pattern(row.sources[0].removesuffix(f'.{leaf}'))
-    return row.kind, _pattern(row.target), tuple(map(_pattern, row.sources)), row.shape, row.operation
+    return row.kind, _pattern(row.target), tuple(map(_pattern, row.sources)), row.shape, _pattern(row.operation)
 
 
 def _pattern(name: str) -> str:

@@ -81,6 +81,16 @@ def test_a_module_that_is_renamed_as_a_whole_is_one_line() -> None:
     assert said[at + 1] == '<- *.norm.*'
 
 
+def test_axis_groups_of_repeated_layers_share_a_line() -> None:
+    def inner(block: int) -> Step:
+        return Step('project', {'dim': 0, 'group': f'layer1.{block}.inner0', 'side': 'out'})
+
+    entries = [Entry(f'layer1.{n}.w', (4,), 'projected', (Piece(f'layer1.{n}.w', (inner(n),)),)) for n in range(3)]
+    text = PlanReport(ProjectionPlan('a', 'b', tuple(entries))).text()
+    assert text.count('project(') == 1
+    assert 'project(0, layer1.*.inner0, out)' in text
+
+
 def test_every_tensor_has_its_own_lines_on_request() -> None:
     said = lines(every_tensor=True)
     for n in range(12):

@@ -103,7 +103,8 @@ def make_basis(group: AxisGroup, statistics: Mapping[str, Tensor] | None = None)
     if group.kind == 'residual':
         gram = measured.get('gram', torch.zeros(wide, wide, dtype=torch.float64))
         basis = orthonormal_basis(gram, narrow, centred=group.centred)
-        return Basis({'out': (AxisMap.of(basis.T), AxisMap.of(basis))})
+        root = (narrow / wide) ** 0.5  # keeps the mean square over channels, which norms see, as it was
+        return Basis({'out': (AxisMap.of(basis.T * root), AxisMap.of(basis / root))})
     if narrow > wide:
         return Basis({'out': plain_pair(wide, narrow, 'repeat')})
     pick = AxisMap.pick(best_units(measured, narrow), wide)

@@ -33,8 +33,10 @@ OPERATIONS = {
     'resize_positions': ('prefix', 'grid', 'target_prefix', 'target_grid'),
     'project': ('dim', 'group', 'side'),
     'expand': ('dim', 'size', 'how'),
+    'centre': ('dim',),
     'multiply': ('dim', 'source'),
-    'add_product': ('matrix', 'vector'),
+    'divide': ('dim', 'source'),
+    'add_product': ('matrix', 'vector', 'rows'),
     'fill': ('shape', 'value'),
 }
 """The operations a step can name and their arguments; ``kdplugin.weights.steps`` documents what each does."""

@@ -29,9 +29,12 @@ def run_step(tensor: Tensor, step: Step, source: TensorSource) -> Tensor:
     bicubic, smoothed first where it shrinks; extra tokens are kept, the last ones dropped, or zeros added.
     expand(dim, size, how): more rows: 'zero', 'repeat' (r -> r mod the old size), or 'share', which divides repeated
     rows by their number, for the reading side of a repeated axis (Net2Net, Chen et al., ICLR 2016).
+    centre(dim): less the mean along one axis.
     multiply(dim, source): times a vector of the source along one axis, such as the gain of a norm.
-    add_product(matrix, vector): plus the product of these two of the source, such as the bias of a norm through the
-    layer that reads it. fill(shape, value): one number everywhere, where other tensors carry the source's values.
+    divide(dim, source): by such a vector g, as g / (g^2 + 1e-4 mean(g^2)), which small values do not blow up.
+    add_product(matrix, vector, rows): plus the product of these two of the source, such as the bias of a norm through
+    the layer that reads it; rows [start, stop] of the matrix, or null for all.
+    fill(shape, value): one number everywhere, where other tensors carry the source's values.
 
     Args:
         source: where 'multiply' and 'add_product' find their tensors.
@@ -74,10 +77,16 @@ def _run(tensor: Tensor, step: Step, source: TensorSource) -> Tensor:
         return resize_positions(tensor, args['prefix'], args['grid'], args['target_prefix'], args['target_grid'])
     if step.op == 'expand':
         return expand(tensor, args['dim'], args['size'], args['how'])
+    if step.op == 'centre':
+        return tensor if tensor.is_meta else tensor - tensor.mean(args['dim'], keepdim=True)
     if step.op == 'multiply':
         return multiply(tensor, source[args['source']], args['dim'])
+    if step.op == 'divide':
+        gain = computable(source[args['source']])
+        inverse = gain if gain.is_meta else gain / (gain.square() + 1e-4 * gain.square().mean())
+        return multiply(tensor, inverse, args['dim'])
     if step.op == 'add_product':
-        return add_product(tensor, source[args['matrix']], source[args['vector']])
+        return add_product(tensor, source[args['matrix']], source[args['vector']], args['rows'])
     raise CheckpointError(f'Expected a step that prepares a tensor but got {step}. Put it after the others.')
 
 
@@ -94,9 +103,9 @@ def multiply(tensor: Tensor, vector: Tensor, dim: int) -> Tensor:
     return tensor if tensor.is_meta else tensor * computable(vector).reshape(shape)
 
 
-def add_product(tensor: Tensor, matrix: Tensor, vector: Tensor) -> Tensor:
-    """Return the tensor plus the product of a matrix [O, ...] and a vector."""
-    flat = matrix.flatten(1)
+def add_product(tensor: Tensor, matrix: Tensor, vector: Tensor, rows: list[int] | None = None) -> Tensor:
+    """Return the tensor plus the product of a matrix [O, ...], or rows of it, and a vector."""
+    flat = matrix.flatten(1) if rows is None else matrix.flatten(1)[rows[0] : rows[1]]
     if flat.shape != (tensor.numel(), vector.numel()):
         raise ValueError(f'the product is one of {tuple(matrix.shape)} and {tuple(vector.shape)}')
     if tensor.is_meta:

@@ -20,15 +20,14 @@ EXACT_UP_TO = 2048
 def orthonormal_basis(gram: Tensor, width: int, *, centred: bool = False) -> Tensor:
     """Return U [D, d] with orthonormal columns that spans the directions of most energy (PCA).
 
-    RMSNorm: ||U^T x|| = ||x|| for any x in the span, so its statistic stays, times sqrt(d / D).
+    RMSNorm: ||U^T x|| = ||x|| for any x in the span, so sqrt(d / D) U^T x has the mean square of x.
 
     LayerNorm subtracts the mean, which is a projection along the vector of all ones. ``centred`` chooses
     U = V Q^T + 1_D 1_d^T / sqrt(D d), with V [D, d - 1] the best directions orthogonal to 1_D, and Q [d, d - 1] an
     orthonormal basis of what is orthogonal to 1_d. Then U 1_d / sqrt(d) = 1_D / sqrt(D), so subtracting the mean
-    commutes with U^T, and if the centred stream lies in the span of V, the student's LayerNorm gives
-    sqrt(d / D) U^T of the teacher's: exact but for epsilon. One of the d dimensions is thus spent on the mean, as
-    LayerNorm always spends one. SliceGPT (Ashkboos et al., ICLR 2024) turns LayerNorm into RMSNorm instead, which
-    a student of a given architecture cannot.
+    commutes with U^T, and if the centred stream lies in the span of V, LayerNorm of sqrt(d / D) U^T x is that times
+    LayerNorm of x. One of the d dimensions is thus spent on the mean, as LayerNorm always spends one. SliceGPT
+    (Ashkboos et al., ICLR 2024) turns LayerNorm into RMSNorm instead, which a student of a given architecture cannot.
 
     A wider target, d > D, gets an isometry the same way: U^T U = U U^T restricted to the stream, nothing is lost.
 

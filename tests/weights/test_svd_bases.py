@@ -49,27 +49,25 @@ def test_the_randomised_decomposition_finds_the_same_span(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(('wide', 'narrow'), [(12, 5), (5, 12), (7, 7)])
 def test_layer_norm_commutes_with_a_centred_basis(wide: int, narrow: int) -> None:
-    """LN_d(U^T x) = sqrt(d / D) U^T LN_D(x), if the centred stream has at most d - 1 dimensions."""
+    """LN_d(A x) = A LN_D(x) for A = sqrt(d / D) U^T, if the centred stream has at most d - 1 dimensions."""
     centred = numbers(wide, min(wide, narrow) - 1)
     centred = centred - centred.mean(0)
     stream = (centred @ numbers(centred.shape[1], 9, seed=1) + numbers(1, 9, seed=2)).T
-    basis = orthonormal_basis(centred @ centred.T, narrow, centred=True)
-    projected = F.layer_norm(stream @ basis, (narrow,), eps=1e-12)
-    expected = F.layer_norm(stream, (wide,), eps=1e-12) @ basis * (narrow / wide) ** 0.5
-    assert torch.allclose(projected, expected, atol=1e-8)
-    plain = orthonormal_basis(centred @ centred.T, narrow) if narrow < wide else None
-    if plain is not None:
-        wrong = F.layer_norm(stream @ plain, (narrow,))
-        assert not torch.allclose(wrong @ plain.T, F.layer_norm(stream, (wide,)) * (narrow / wide) ** 0.5, atol=0.05)
+    basis = orthonormal_basis(centred @ centred.T, narrow, centred=True) * (narrow / wide) ** 0.5
+    normed = F.layer_norm(stream, (wide,), eps=0.1)
+    assert torch.allclose(F.layer_norm(stream @ basis, (narrow,), eps=0.1), normed @ basis)
+    if narrow < wide:
+        plain = orthonormal_basis(centred @ centred.T, narrow) * (narrow / wide) ** 0.5
+        assert not torch.allclose(F.layer_norm(stream @ plain, (narrow,), eps=0.1), normed @ plain, atol=0.05)
 
 
 @pytest.mark.parametrize(('wide', 'narrow'), [(12, 5), (5, 12)])
 def test_rms_norm_commutes_with_any_basis_of_the_stream(wide: int, narrow: int) -> None:
     span = numbers(wide, min(wide, narrow))
     stream = (span @ numbers(span.shape[1], 9, seed=1)).T
-    basis = orthonormal_basis(span @ span.T, narrow)
-    projected = F.rms_norm(stream @ basis, (narrow,), eps=1e-12)
-    assert torch.allclose(projected, F.rms_norm(stream, (wide,), eps=1e-12) @ basis * (narrow / wide) ** 0.5)
+    basis = orthonormal_basis(span @ span.T, narrow) * (narrow / wide) ** 0.5
+    projected = F.rms_norm(stream @ basis, (narrow,), eps=0.1)
+    assert torch.allclose(projected, F.rms_norm(stream, (wide,), eps=0.1) @ basis)
 
 
 def test_an_empty_stream_still_gets_a_basis() -> None:

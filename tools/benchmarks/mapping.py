@@ -30,9 +30,11 @@ from mapping_pairs.rival import load, mapping_of
 from mapping_pairs.scale import measure_scale
 
 from kdplugin.reports.cli import run_tool
-from kdplugin.reports.tables import new_table, number, show
+from kdplugin.reports.tables import new_table, number, render
 from kdplugin.weights.plan import ProjectionPlan
 
+TABLE = 150
+"""Columns of the table: names of pairs are long."""
 Find = Callable[[], ProjectionPlan | Mapping[str, str]]
 
 
@@ -156,16 +158,24 @@ def merged(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     return {**old, **result, 'pairs': [earlier[name] for name in order]}
 
 
-def measure(pairs: list[Pair], ways: list[str], checkouts: list[Path], tiny: bool, names: int) -> list[dict[str, Any]]:
-    """Judge the pairs one by one and print what each gets."""
+def measure(pairs: list[Pair], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Judge the pairs one by one; print what each gets and put it into the file at once."""
     rows = []
     for pair in pairs:
-        row = run_pair(pair, ways, checkouts, tiny)
+        row = run_pair(pair, arguments.ways, arguments.lit_wsl, arguments.tiny)
         rights = ', '.join(f'{way} {verdict["right"]}' for way, verdict in row['ways'].items())
         print(f'{pair.name}: of {row["tensors"]} right: {rights}', flush=True)
-        print_details(row, names)
+        print_details(row, arguments.names)
+        keep(arguments.json, {'torch': torch.__version__, 'pairs': [row]})
         rows.append(row)
     return rows
+
+
+def keep(path: Path | None, result: dict[str, Any]) -> None:
+    """Write results into the file, if there is one to write."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(merged(path, result), indent=1) + '\n')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -179,16 +189,10 @@ def main(argv: list[str] | None = None) -> int:
         for pair in wanted:
             if absent(pair):
                 print(f'{pair.name}: left out, needs {", ".join(absent(pair))}', flush=True)
-        ready = [pair for pair in wanted if not absent(pair)]
-        rows = measure(ready, arguments.ways, arguments.lit_wsl, arguments.tiny, arguments.names)
-        result: dict[str, Any] = {'torch': torch.__version__, 'pairs': rows}
-        show(table(rows, arguments.ways))
+        rows = measure([pair for pair in wanted if not absent(pair)], arguments)
+        print(render(table(rows, arguments.ways), width=TABLE))
         if arguments.scale:
-            result['scale'] = measure_scale(arguments.lit_wsl)
-        if arguments.json:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(merged(arguments.json, result), indent=1) + '\n')
-            print(f'wrote {arguments.json}')
+            keep(arguments.json, {'pairs': [], 'scale': measure_scale(arguments.lit_wsl)})
         return 0
 
     return run_tool(body)

@@ -166,6 +166,28 @@ def test_a_whole_model_is_a_target(shared: Path, tmp_path: Path) -> None:
     assert torch.equal(start_of(begun).weights['decode_head.conv_seg.weight'], wide['decode_head.conv_seg.weight'])
 
 
+def test_a_plan_is_made_where_none_is_given(shared: Path, tmp_path: Path) -> None:
+    """Truncation keeps the first channels, which slices of the teacher are, too; the head is the plain one's."""
+    projection = dict(type=PROJECTION, source=str(shared / 'segmentor.pth'), method='truncate')
+    begun = run(shared, tmp_path, segmentor(), projection, iters=1)
+    for name, value in expected(shared).items():
+        assert torch.equal(start_of(begun).weights[name], value), name
+    made = ProjectionPlan.load(tmp_path / 'weight_projection' / 'plan.json')
+    assert {piece.source for entry in made.entries for piece in entry.pieces} == {e.target for e in made.entries}
+
+
+def test_an_edited_plan_is_carried_out(shared: Path, tmp_path: Path) -> None:
+    """The JSON that a run wrote, with one tensor left to its initialisation."""
+    projection = dict(type=PROJECTION, source=str(shared / 'segmentor.pth'), method='truncate')
+    run(shared, tmp_path / 'first', segmentor(), projection, iters=1)
+    made = ProjectionPlan.load(tmp_path / 'first' / 'weight_projection' / 'plan.json')
+    left = Entry('conv1.weight', (8, 3, 7, 7), 'random', reason='by hand')
+    made.replaced(left).save(tmp_path / 'plan.json')
+    begun = run(shared, tmp_path / 'second', segmentor(), dict(projection, plan=str(tmp_path / 'plan.json')), iters=1)
+    weights, wanted = start_of(begun).weights, expected(shared)
+    assert [name for name in wanted if not torch.equal(weights[name], wanted[name])] == ['backbone.conv1.weight']
+
+
 def test_testing_a_config_with_the_hook_is_not_a_start(shared: Path, tmp_path: Path, plan: str) -> None:
     """tools/test.py loads what it tests through load_from."""
     trained = run(shared, tmp_path / 'train', segmentor(), hook(shared, plan), iters=2)

@@ -18,7 +18,7 @@ from engine_fixtures import build, distilled, feature_and_logit_pairs, segmentor
 from mmengine.config import Config
 from torch import Tensor
 
-from kdplugin.weights.io import hash_file, read_checkpoint
+from kdplugin.weights.io import hash_file, hash_tensors, read_checkpoint
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
 
 __all__ = ['shared']
@@ -147,6 +147,39 @@ def test_a_plan_is_carried_out_under_the_names_of_the_config(
     assert (tmp_path / 'report' / 'layers.png').is_file()
     assert project_weights.main([*words, '--min-coverage', '0.5']) == 1
     assert 'Expected wide.pth to give 50.0 % of the parameters of backbone' in capsys.readouterr().err
+
+
+# both, with a plan that is made
+
+
+def test_a_plan_is_shown_written_and_carried_out(
+    shared: Path, tmp_path: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(shared / 'segmentor.pth')
+    before = hash_file(source)
+    words = [source, config, '--json', str(tmp_path / 'plan.json'), '--picture', str(tmp_path / 'plan.png')]
+    assert map_weights.main(words) == 0
+    said = [' '.join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f'{source} -> EncoderDecoder' in said
+    assert f'loaded 128 100.00 {sum(v.numel() for v in build(segmentor()).state_dict().values()):,} 100.00' in said
+    assert {file.name for file in tmp_path.iterdir()} == {'kd.py', 'plan.json', 'plan.png'}
+    arguments = [source, config, str(tmp_path / 'out.pth'), '--plan', str(tmp_path / 'plan.json')]
+    assert project_weights.main([*arguments, '--min-coverage', '1']) == 0
+    build(segmentor()).load_state_dict(weights_of(tmp_path / 'out.pth'), strict=True)
+    assert project_weights.main([source, config, str(tmp_path / 'again.pth')]) == 0
+    assert hash_tensors(weights_of(tmp_path / 'again.pth')) == hash_tensors(weights_of(tmp_path / 'out.pth'))
+    assert hash_file(source) == before
+
+
+def test_nothing_in_common_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({'a.weight': torch.ones(7, 3)}, tmp_path / 'a.pth')
+    torch.save({'b.table': torch.ones(2, 2, 2, 2, 2)}, tmp_path / 'b.pth')
+    assert map_weights.main([str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth')]) == 1
+    printed = capsys.readouterr()
+    assert 'random, not loaded:' in printed.out
+    assert 'got 0.0 %; 1 of 1 tensors are not loaded (b.table' in printed.err
+    assert project_weights.main([str(tmp_path / name) for name in ('a.pth', 'b.pth', 'out.pth')]) == 1
+    assert not (tmp_path / 'out.pth').exists()
 
 
 @pytest.mark.parametrize('tool', [map_weights, project_weights, rename_weights])

@@ -18,7 +18,8 @@ from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.distillation_hook import KEY
 from kdplugin.module_paths import find_module
 from kdplugin.registry import HOOKS
-from kdplugin.weights.project import AUTO, Heads, Projection, hash_source, load_into, project
+from kdplugin.weights.head_counts import Heads
+from kdplugin.weights.project import AUTO, Projection, hash_source, load_into, project
 from kdplugin.weights.source import TensorSource, open_source
 
 FOLDER = 'weight_projection'

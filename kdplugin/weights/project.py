@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.apply import apply_plan
+from kdplugin.weights.head_counts import Heads
 from kdplugin.weights.io import atomic_file, hash_file, hash_tensors
 from kdplugin.weights.picture import save_picture
 from kdplugin.weights.plan import ProjectionPlan
+from kdplugin.weights.planning import make_plan
 from kdplugin.weights.report import PlanReport
 from kdplugin.weights.tensor_source import TensorSource
 
 AUTO = 'auto'
-Heads = int | Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,6 @@ def plan_for(
         CheckpointError: the plan is missing or for another target.
     """
     if plan == AUTO:
-        from kdplugin.weights.planning import make_plan
-
         return make_plan(source, target, method=method, layers=layers, heads=heads, head_dim=head_dim)
     given = plan if isinstance(plan, ProjectionPlan) else ProjectionPlan.load(plan)
     shapes = {name: tuple(value.shape) for name, value in target.state_dict().items()}

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from kdplugin.weights.naming import name_similarity, natural_key, ordinal
+from kdplugin.weights.naming import name_similarity, natural_key, ordinal, tokens
 from kdplugin.weights.units import Unit
 
 PART, ORDINAL, EXACT, NEARBY, ADJACENT, ORDER, TRANSPOSED = 3.0, 0.5, 1.5, 2.0, 1.0, 0.4, -0.5
 """What pieces of evidence weigh beside the likeness of names (0 to 1)."""
 GAIN = 2.0
-"""What it costs to take a norm's weight, which has a bias beside it, for a gain that has none."""
+"""What it costs to take a norm's weight, with a bias beside it, for a gain without, or a table for a layer."""
 
 AMBIGUOUS = 0.05
 """A margin below which two choices count as equally good."""
@@ -73,8 +73,15 @@ def fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:
     bias = [np.array([prod(u.atoms['bias'].shape) if 'bias' in u.atoms else -1 for u in side]) for side in (one, two)]
     differ = bias[0][:, None] != bias[1][None, :]
     both = (bias[0][:, None] >= 0) & (bias[1][None, :] >= 0)
+    tables = [np.array([_is_table(unit) for unit in side]) for side in (one, two)]
+    scores = scores - GAIN * (tables[0][:, None] != tables[1][None, :])
     flat = np.array([len(unit.main.core) == 1 for unit in one])[:, None]
     return (scores - np.where(flat, GAIN, 0.3) * differ - PART * (both & differ)).astype(np.float32)
+
+
+def _is_table(unit: Unit) -> bool:
+    looked_up = {'embed', 'pos', 'token'} & set(tokens(unit.path))
+    return bool(looked_up) and 'bias' not in unit.atoms and len(unit.main.core) > 1
 
 
 def _orientation(unit: Unit) -> int:

@@ -35,7 +35,7 @@ def _backgrounds(entries: Sequence[Entry], shapes: Shapes) -> list[Entry]:
     """
     changed = []
     for entry in entries:
-        if not entry.loads or len(entry.pieces) != 1 or 'cls' not in tokens(entry.target):
+        if not entry.loads or not entry.shape or len(entry.pieces) != 1 or 'cls' not in tokens(entry.target):
             continue
         rows = entry.shape[0]
         boxes = [

@@ -68,7 +68,7 @@ class Converter:
 
     def _entry(self, name: str, parts: list[Part]) -> Entry:
         shape = tuple(self.shapes[1][name])
-        parts = self._with_fillers(parts)
+        parts = self._with_fillers(sorted(parts, key=lambda part: part.wanted.rows or (0, 0)))
         missing = [part for part in parts if part.found is None and not part.filler]
         if missing:
             return Entry(name, shape, 'random', score=0.0, margin=0.0, reason=self._why_missing(name, missing[0]))
@@ -186,7 +186,7 @@ class Converter:
         path = self.target[unit].path
         while path:
             path = path.rpartition('.')[0]
-            around = [turned for other, turned in self._turned.items() if self.target[other].path.startswith(path)]
+            around = [self._turned[other] for other in self._layers if self.target[other].path.startswith(path)]
             if around:
                 return 2 * sum(around) > len(around)
         return False
@@ -194,8 +194,13 @@ class Converter:
     def _turns_like_others(self, unit: int) -> bool:
         """Tell whether all layers around a transposed one are transposed as well, so that it is no coincidence."""
         block = self.target[unit].path.rpartition('.')[0]
-        around = [turned for other, turned in self._turned.items() if self.target[other].path.startswith(f'{block}.')]
+        around = [self._turned[other] for other in self._layers if self.target[other].path.startswith(f'{block}.')]
         return len(around) > 1 and all(around)
+
+    @cached_property
+    def _layers(self) -> list[int]:
+        """Those of them that multiply: tables are looked up the same way everywhere."""
+        return [index for index in self._turned if not {'embed', 'pos'} & set(tokens(self.target[index].path))]
 
     @cached_property
     def _turned(self) -> dict[int, bool]:
@@ -204,7 +209,7 @@ class Converter:
         for index, match in self.matches.items():
             pair = self.source[match.source].main, self.target[index].main
             old, new = pair[0].core, pair[1].core
-            if len(old) < 2 or 'embed' in tokens(self.target[index].path):
+            if len(old) < 2:
                 continue
             if old[0] != old[1]:
                 known[index] = old != new

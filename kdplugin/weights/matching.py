@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -204,7 +205,8 @@ class Matcher:
         paths = [[unit.path for unit in side] for side in (one, two)]
         names = name_similarity(paths[0], paths[1])
         places = [[path.rpartition('.')[0] for path in side] for side in paths]
-        beside = self._adjacency([[i] for i in left], [[j] for j in right], places)
+        grouped = len(one[0].main.core) == 1 and any(_consecutive(side) for side in (left, right))
+        beside = 0.0 if grouped else self._adjacency([[i] for i in left], [[j] for j in right], places)
         near = np.broadcast_to(np.asarray(nearby, dtype=np.float32), names.shape)
         pairs, by_order = self._choose(paths[0], paths[1], NEARBY * near + fit(one, two) + beside)
         for pair, alone in zip(pairs, by_order, strict=True):
@@ -284,3 +286,8 @@ def _head(family: Sequence[Node]) -> str:
     """Return the path of the list that modules are elements of, or of one that stands alone."""
     first = family[0]
     return first.parent.path if first.number is not None and first.parent else first.place or first.path
+
+
+def _consecutive(indices: Sequence[int]) -> bool:
+    """Tell whether any two are neighbours: norms that a module defines one after the other, not where they act."""
+    return any(second - first == 1 for first, second in pairwise(sorted(indices)))

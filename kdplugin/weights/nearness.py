@@ -9,7 +9,7 @@ import numpy as np
 
 from kdplugin.weights.assignment import Matrix
 
-ROOT = 0.6
+ROOT = 0.7
 """How much it counts that two layers lie in the same model, beside that they lie in matched modules."""
 
 

@@ -32,7 +32,7 @@ def make_plan(
 ) -> ProjectionPlan:
     """Plan how a model is filled from a source, whatever its names, depth and widths.
 
-    Layers are matched by equal shapes, and again whatever their widths; if a tenth more match then, widths are projected.
+    Layers are matched by equal shapes, and again whatever their widths; widths are projected if a tenth more match.
 
     Args:
         source: whatever ``open_source`` takes; a module is observed on ``dummy_input`` as well.

@@ -22,6 +22,7 @@ from kdplugin.weights.plan_shapes import check_plan
 from kdplugin.weights.source import open_source
 from kdplugin.weights.steps import computable, run_step
 from kdplugin.weights.tensor_source import TensorSource
+from kdplugin.weights.views import viewed
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def stream_plan(
     moments: Mapping[str, Tensor] | None = None,
 ) -> Iterator[AppliedTensor]:
     """Yield the tensors of ``apply_plan`` one at a time, in the plan's order."""
-    checked = _Checked(open_source(source))
+    checked = _Checked(viewed(open_source(source), plan))
     check_plan(plan, checked)
     bases = make_bases(plan, checked, moments)
     for entry in plan.entries:

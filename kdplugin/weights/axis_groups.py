@@ -25,6 +25,7 @@ from kdplugin.weights.source import open_source
 from kdplugin.weights.stream_bases import settle
 from kdplugin.weights.transformer_axes import place_blocks
 from kdplugin.weights.transformer_blocks import find_blocks
+from kdplugin.weights.views import viewed
 
 METHODS = ('truncate', 'average', 'svd')
 WIDER = ('repeat', 'zero')
@@ -65,7 +66,7 @@ def with_projection(
         )
     if plan.groups:
         raise CheckpointError('Expected a plan without axis groups but got one that has them. Make it anew.')
-    meta = MetaSource(open_source(source))
+    meta = MetaSource(viewed(open_source(source), plan))
     plan = without_misfits(plan, read_layers(plan, meta)[1], meta)
     split, layers = read_layers(plan, meta)
     if not any(slot.changing for layer in layers for slot in layer.tensors.values()):

@@ -28,8 +28,9 @@ Key = tuple[int, int]
 
 @dataclass
 class Folds:
-    """Steps that stand before the projection of a piece, and pieces that become constant, by (entry, piece)."""
+    """Steps that begin a piece or stand before its projection, and pieces that become constant, by (entry, piece)."""
 
+    first: dict[Key, list[Step]] = field(default_factory=dict)
     before: dict[Key, list[Step]] = field(default_factory=dict)
     constant: dict[Key, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -40,8 +41,9 @@ class Folds:
 
     def merge(self, other: Folds) -> None:
         """Take over the folds of another stream."""
-        for key, steps in other.before.items():
-            self.before.setdefault(key, []).extend(steps)
+        for mine, others in ((self.first, other.first), (self.before, other.before)):
+            for key, steps in others.items():
+                mine.setdefault(key, []).extend(steps)
         self.constant |= other.constant
         self.notes += other.notes
 
@@ -120,16 +122,26 @@ def _fold_norm(plan: ProjectionPlan, folds: Folds, norm: Layer, readers: Sequenc
 def _fold_bias(plan: ProjectionPlan, folds: Folds, reader: Layer, bias: str) -> None:
     """Add the product of a reader's weight and a norm's bias to the reader's own bias."""
     own, weight = reader.tensors.get('bias'), reader.weight
-    steps = plan.entries[weight.entry].pieces[weight.piece].steps
-    cuts = [[step.args['start'], step.args['stop']] for step in steps if step.op == 'narrow' and step.args['dim'] == 0]
-    plain = all(step.op == 'reshape' or (step.op == 'narrow' and step.args['dim'] == 0) for step in steps)
     if own is None:
         why = ', which softmax ignores unless there are rotary embeddings' if reader.part == 'k' else ''
         folds.notes.append(f'{reader.path} has no bias to take over {bias} of the norm before it: lost{why}')
-    elif weight.source is None or not plain or len(cuts) > 1:
-        folds.notes.append(f'{reader.path} is kept in another layout: {bias} of the norm before it is lost')
+        return
+    steps, own_steps = (plan.entries[slot.entry].pieces[slot.piece].steps for slot in (weight, own))
+    product = {'matrix': weight.source, 'vector': bias}
+    cuts = [[step.args['start'], step.args['stop']] for step in steps if step.op == 'narrow' and step.args['dim'] == 0]
+    if weight.source is None:
+        folds.notes.append(f'{reader.path} is made of zeros: {bias} of the norm before it is lost')
+    elif all(step.op in ('reshape', 'narrow') for step in steps) and len(cuts) < 2:
+        folds.add(own, 'add_product', **product, rows=cuts[0] if cuts else None)
+    elif steps == own_steps and all(map(_is_by_row, steps)):
+        folds.first.setdefault((own.entry, own.piece), []).append(Step('add_product', {**product, 'rows': None}))
     else:
-        folds.add(own, 'add_product', matrix=weight.source, vector=bias, rows=cuts[0] if cuts else None)
+        folds.notes.append(f'{reader.path} is kept in another layout: {bias} of the norm before it is lost')
+
+
+def _is_by_row(step: Step) -> bool:
+    """Tell whether a step does to each row of a matrix what it does to the row's bias."""
+    return step.op in ('normalise', 'scale') or (step.op in ('narrow', 'multiply', 'index') and step.args['dim'] == 0)
 
 
 def _fold_scale(folds: Folds, scale: Layer, sub: Sublayer) -> None:
@@ -165,4 +177,5 @@ def folded_piece(piece: Piece, key: Key, folds: Folds, shape: tuple[int, ...]) -
     if key in folds.constant:
         fill = Step('fill', {'shape': list(shape), 'value': folds.constant[key]})
         return Piece(piece.source, (*piece.steps, fill), piece.shape)
-    return Piece(piece.source, (*piece.steps, *folds.before.get(key, [])), piece.shape)
+    steps = (*folds.first.get(key, []), *piece.steps, *folds.before.get(key, []))
+    return Piece(piece.source, steps, piece.shape)

@@ -36,6 +36,7 @@ OPERATIONS = {
     'centre': ('dim',),
     'multiply': ('dim', 'source'),
     'divide': ('dim', 'source'),
+    'normalise': ('matrix',),
     'add_product': ('matrix', 'vector', 'rows'),
     'fill': ('shape', 'value'),
 }

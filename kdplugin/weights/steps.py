@@ -32,6 +32,8 @@ def run_step(tensor: Tensor, step: Step, source: TensorSource) -> Tensor:
     centre(dim): less the mean along one axis.
     multiply(dim, source): times a vector of the source along one axis, such as the gain of a norm.
     divide(dim, source): by such a vector g, as g / (g^2 + 1e-4 mean(g^2)), which small values do not blow up.
+    normalise(matrix): by the root mean square length of the rows of a matrix of the source, as a norm of what that
+    matrix makes of white input would do.
     add_product(matrix, vector, rows): plus the product of these two of the source, such as the bias of a norm through
     the layer that reads it; rows [start, stop] of the matrix, or null for all.
     fill(shape, value): one number everywhere, where other tensors carry the source's values.
@@ -85,6 +87,8 @@ def _run(tensor: Tensor, step: Step, source: TensorSource) -> Tensor:
         gain = computable(source[args['source']])
         inverse = gain if gain.is_meta else gain / (gain.square() + 1e-4 * gain.square().mean())
         return multiply(tensor, inverse, args['dim'])
+    if step.op == 'normalise':
+        return normalise(tensor, source[args['matrix']])
     if step.op == 'add_product':
         return add_product(tensor, source[args['matrix']], source[args['vector']], args['rows'])
     raise CheckpointError(f'Expected a step that prepares a tensor but got {step}. Put it after the others.')
@@ -101,6 +105,13 @@ def multiply(tensor: Tensor, vector: Tensor, dim: int) -> Tensor:
         raise ValueError(f'the vector has {vector.numel()} values for axis {dim}')
     shape = [-1 if axis == dim else 1 for axis in range(tensor.ndim)]
     return tensor if tensor.is_meta else tensor * computable(vector).reshape(shape)
+
+
+def normalise(tensor: Tensor, matrix: Tensor) -> Tensor:
+    """Return the tensor divided by the root mean square length of a matrix's rows."""
+    if tensor.is_meta:
+        return tensor
+    return tensor * (len(matrix) ** 0.5 / torch.linalg.vector_norm(computable(matrix)).clamp_min(1e-30))
 
 
 def add_product(tensor: Tensor, matrix: Tensor, vector: Tensor, rows: list[int] | None = None) -> Tensor:

@@ -96,6 +96,13 @@ def test_centring_takes_the_mean_that_layer_norm_would() -> None:
     assert torch.allclose(centred, weight @ signal - (weight @ signal).mean(0), atol=1e-6)
 
 
+def test_normalised_rows_give_white_input_a_mean_square_of_one() -> None:
+    """What RMSNorm over the outputs of a layer does on average, as a constant."""
+    weight, signal = 7 * numbers(64, 32), numbers(32, 5000, seed=1)
+    plain = run(weight, 'normalise', MemorySource({'w': weight}), matrix='w')
+    assert (plain @ signal).square().mean() == pytest.approx(1, abs=0.05)
+
+
 def test_division_by_a_gain_undoes_it_but_where_it_is_small() -> None:
     source = MemorySource({'gain': torch.tensor([2.0, -1.0, 0.0, 1e-6])})
     divided = run(torch.ones(2, 4), 'divide', source, dim=1, source='gain')
@@ -165,6 +172,7 @@ def test_every_operation_follows_shapes_without_values() -> None:
         'centre': ((4, 6), {'dim': 0}, (4, 6)),
         'multiply': ((4, 6), {'dim': 1, 'source': 'v'}, (4, 6)),
         'divide': ((4, 6), {'dim': 1, 'source': 'v'}, (4, 6)),
+        'normalise': ((4,), {'matrix': 'm'}, (4,)),
         'add_product': ((4,), {'matrix': 'm', 'vector': 'v', 'rows': None}, (4,)),
         'fill': ((4, 6), {'shape': [2], 'value': 1.0}, (2,)),
     }  # fmt: skip

@@ -13,6 +13,8 @@ from kdplugin.weights.plan import Entry, Piece, Step
 from kdplugin.weights.units import Atom, Unit
 
 SCORE_WEIGHTS = {'shape': 0.5, 'name': 0.3, 'hierarchy': 0.2}
+SAME_ROLE = 0.3
+"""What it adds to the likeness of names that both tensors are a weight, or both a bias."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Converter:
             if part.found is None or part.match is None:
                 continue
             shape = 1.0 if part.found.core == part.wanted.core or self._turns_like_others(part.unit) else 0.7
-            name = 1.0 if part.found.name == part.wanted.name else part.match.name
+            name = 1.0 if part.found.name == part.wanted.name else SAME_ROLE + (1 - SAME_ROLE) * part.match.name
             scores.append(
                 self.weights['shape'] * shape
                 + self.weights['name'] * name

@@ -17,12 +17,13 @@ from kdplugin.weights.cautions import near_misses, with_cautions
 from kdplugin.weights.convert import SCORE_WEIGHTS, Converter, resized_positions
 from kdplugin.weights.execution import call, execution_order, largest_difference, untouched
 from kdplugin.weights.io import atomic_file
-from kdplugin.weights.layers import choose_layers
+from kdplugin.weights.layers import choose_layers, weight_similarity
 from kdplugin.weights.mapping_report import mapping_report, print_mapping
 from kdplugin.weights.matching import Matcher
 from kdplugin.weights.patch_merging import merge_order
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
 from kdplugin.weights.source import MemorySource, TensorSource, open_source
+from kdplugin.weights.tree import Node
 from kdplugin.weights.units import Unit, build_units, is_definition_order
 from kdplugin.weights.values import arranged, readable, value_anchors
 
@@ -226,10 +227,14 @@ class WeightMapper:
             return {}
         return {'key': lambda unit: (len(unit.main.core), unit.main.core[2:])}
 
-    def _choose(self, left: Sequence[Any], right: Sequence[Any]) -> Sequence[int]:
+    def _choose(self, left: Sequence[Node], right: Sequence[Node]) -> Sequence[int]:
         if len(left) < len(right):
             return tuple(range(len(left)))
-        return choose_layers(len(left), len(right), self.layers)
+        alike = None
+        if self.layers == 'similarity':
+            numbers = [int(node.number or 0) for node in left]
+            alike = weight_similarity(self.source, left[0].place.rpartition('.')[0])[numbers][:, numbers]
+        return choose_layers(len(left), len(right), self.layers, alike)
 
     def get_unmatched(self) -> dict[str, list[str]]:
         """Return names without a partner as {'source': [...], 'target': [...]}."""

@@ -11,8 +11,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from kdplugin.distill.adapters import build_adapters
-from kdplugin.distill.pairs import Pair, check_shapes
+from kdplugin.distill.pairs import Pair, adapters_for
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import catch
@@ -62,12 +61,7 @@ class Distillation:
         self.teacher.probed = probe(self.teacher.module, self.teacher_taps, 'teacher', sizes)
         with preserved_rng():
             for pair in self.active:
-                check_shapes(pair, self.student_probe, self.teacher.probed)
-                layers = build_adapters(
-                    self.student_probe.shapes[pair.student_tap],
-                    self.teacher.probed.shapes[pair.teacher_tap],
-                    pair.name,
-                )
+                layers = adapters_for(pair, self.student_probe, self.teacher.probed)
                 if layers is not None:
                     adapters[pair.name] = layers
         return adapters

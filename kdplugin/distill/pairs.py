@@ -10,13 +10,15 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from kdplugin.distill.adapters import match_size
+from kdplugin.distill.adapters import LevelAdapters, build_adapters, match_size
 from kdplugin.distill.probe import ProbeResult
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.losses.base import DistillationLoss
 from kdplugin.module_paths import did_you_mean
 from kdplugin.registry import MODELS as OWN_MODELS
 
+GIVEN = ('labels',)
+"""What the engine hands to losses beside the two tensors."""
 PAIR_KEYS = ('tap', 'student_tap', 'teacher_tap', 'loss', 'weight')
 
 
@@ -57,7 +59,9 @@ class Pair:
                 ours = ours.float()
                 if adapters is not None:
                     ours = adapters[level](ours)  # type: ignore[index]
-                terms.append(self.loss(match_size(ours, theirs), theirs.float(), labels=labels))
+                if self.loss.compares != 'relations':
+                    ours = match_size(ours, theirs)
+                terms.append(self.loss(ours, theirs.float(), labels=labels))
         return torch.stack(terms).mean()
 
 
@@ -132,6 +136,12 @@ def build_loss(name: str, entry: Mapping[str, Any]) -> DistillationLoss:
             f'Expected a distillation loss in pair {name!r} but got {type(loss).__name__}. '
             "Write the type with its prefix, such as 'kdplugin.KLDivergenceLoss'."
         )
+    lacking = [key for key in loss.needs if key not in GIVEN]
+    if lacking:
+        raise ConfigError(
+            f'Expected a loss in pair {name!r} that can do with {", ".join(GIVEN)} but {type(loss).__name__} needs '
+            f'{", ".join(lacking)}, which pairs do not hand on. Choose another loss.'
+        )
     return loss
 
 
@@ -166,3 +176,15 @@ def check_shapes(pair: Pair, student: ProbeResult, teacher: ProbeResult) -> None
                 f'{pair.student_tap!r} has {one[1]} channels and {pair.teacher_tap!r} has {other[1]}. '
                 'Use a teacher trained on the same classes, or distil features instead.'
             )
+
+
+def adapters_for(pair: Pair, student: ProbeResult, teacher: ProbeResult) -> LevelAdapters | None:
+    """Check what both taps of a pair put out and size its adapters; relations are compared as they come.
+
+    Raises:
+        TapError: the tensors cannot be compared.
+    """
+    check_shapes(pair, student, teacher)
+    if pair.loss.compares == 'relations':
+        return None
+    return build_adapters(student.shapes[pair.student_tap], teacher.shapes[pair.teacher_tap], pair.name)

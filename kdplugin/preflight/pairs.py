@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from kdplugin.distill.adapters import build_adapters
-from kdplugin.distill.pairs import Pair, build_loss, check_shapes, pair_mistakes, parse_pair, taps_of
+from kdplugin.distill.pairs import Pair, adapters_for, build_loss, pair_mistakes, parse_pair, taps_of
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.module_paths import find_module
 from kdplugin.preflight.findings import Findings
@@ -41,15 +40,10 @@ def check_taps(found: Findings, pairs: Sequence[Pair], student: nn.Module, teach
     good = []
     for pair in pairs:
         before = len(found.errors)
-        found.attempt(f'pair {pair.name}', 'tensors that fit', _check_fit, pair, ours, theirs)
+        found.attempt(f'pair {pair.name}', 'tensors that fit', adapters_for, pair, ours, theirs)
         if len(found.errors) == before:
             good.append(pair)
     return good
-
-
-def _check_fit(pair: Pair, student: ProbeResult, teacher: ProbeResult) -> None:
-    check_shapes(pair, student, teacher)
-    build_adapters(student.shapes[pair.student_tap], teacher.shapes[pair.teacher_tap], pair.name)
 
 
 def _probe_side(

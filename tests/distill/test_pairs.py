@@ -9,7 +9,7 @@ import torch
 from engine_fixtures import COSINE, KL
 from torch import nn
 
-from kdplugin.distill.pairs import check_shapes, check_weight, parse_pairs
+from kdplugin.distill.pairs import adapters_for, check_shapes, check_weight, parse_pairs
 from kdplugin.distill.probe import ProbeResult
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.losses import cosine_distance, kl_divergence
@@ -41,6 +41,8 @@ def test_one_tap_serves_both_sides_unless_a_side_has_its_own() -> None:
         ('p', dict(tap='x'), r"pair 'p' to have loss and tap .* but got \['tap'\]"),
         ('loss_p', dict(tap='x', loss=COSINE), r"without 'loss' or a dot but got 'loss_p'.*Rename the pair"),
         ('a.b', dict(tap='x', loss=COSINE), r"without 'loss' or a dot but got 'a\.b'"),
+        ('p', dict(tap='x', loss=dict(type='kdplugin.FGDFocalLoss')),
+         r"a loss in pair 'p' that can do with labels but FGDFocalLoss needs boxes, image_size"),
         ('p', dict(tap='x', loss=COSINE, weight=-1), r"a finite weight >= 0 in pair 'p' but got -1"),
         ('p', dict(tap='x', loss=dict(type='mmengine.Linear', in_features=1, out_features=1)),
          r"a distillation loss in pair 'p' but got Linear.*'kdplugin\.KLDivergenceLoss'"),
@@ -119,3 +121,14 @@ def test_logits_of_other_classes_are_an_error_and_features_are_not() -> None:
     with pytest.raises(TapError, match=r"pair 'p' to predict the same classes but 'x' has 11 channels and 'x' has 21"):
         check_shapes(pair(KL), found((1, 11, 8, 8)), found((1, 21, 8, 8)))
     check_shapes(pair(), found((1, 11, 8, 8)), found((1, 21, 8, 8)))
+
+
+def test_relations_are_compared_as_they_come() -> None:
+    relations = pair(dict(type='kdplugin.RKDLoss'))
+    student, teacher = torch.randn(4, 3, 5, 5), torch.randn(4, 8, 9, 9)
+    assert adapters_for(relations, found((4, 3, 5, 5)), found((4, 8, 9, 9))) is None
+    got = relations.distance([student], [teacher], None, None)
+    assert torch.equal(got, relations.loss(student, teacher))
+    features = adapters_for(pair(), found((4, 3, 5, 5)), found((4, 8, 9, 9)))
+    assert features is not None
+    assert str(features) == '3->8'

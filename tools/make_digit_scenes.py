@@ -7,7 +7,7 @@ import sys
 
 from kdplugin.datasets.digit_drawing import SceneSettings
 from kdplugin.datasets.digit_scenes import make_digit_scenes
-from kdplugin.errors import KDPluginError
+from kdplugin.reports.cli import run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +34,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    try:
+
+    def body() -> int:
         settings = SceneSettings(
             digits=tuple(args.digits),
             digit_size=tuple(args.digit_size),
@@ -52,10 +53,9 @@ def main() -> int:
                 overwrite=args.overwrite,
             )
         )
-    except KDPluginError as error:
-        print(f'{type(error).__name__}: {error}', file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return run_tool(body)
 
 
 if __name__ == '__main__':

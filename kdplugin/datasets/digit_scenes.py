@@ -159,10 +159,11 @@ def _read_meta(out: Path) -> dict[str, Any] | None:
 def _check_same(out: Path, meta: dict[str, Any], arguments: dict[str, Any]) -> None:
     """Refuse to touch scenes that the caller did not ask for or that were changed."""
     if meta['arguments'] != arguments:
+        found, asked = ({**side, **side['settings']} for side in (meta['arguments'], arguments))
         changed = [
-            f'{key}={meta["arguments"].get(key)!r} (asked for {value!r})'
-            for key, value in arguments.items()
-            if meta['arguments'].get(key) != value
+            f'{key}={found.get(key)!r} (asked for {value!r})'
+            for key, value in asked.items()
+            if key != 'settings' and found.get(key) != value
         ]
         raise DataError(
             f'Expected {out} to hold the scenes asked for but got {", ".join(changed)}. '

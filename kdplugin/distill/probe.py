@@ -99,7 +99,7 @@ def probe(
         PathError: a path names no module.
         TapError: no way of running the model makes every tap fire.
     """
-    failures = []
+    failures: dict[str, list[str]] = {}
     with preserved_rng(), torch.no_grad(), as_evaluated(model):
         for size, mode in itertools.product(sizes, ('tensor', 'loss')):
             inputs, samples = synthetic_batch(model, size)
@@ -110,11 +110,13 @@ def probe(
             except PathError:
                 raise
             except Exception as error:
-                failures.append(f'on {size[0]}x{size[1]} in mode {mode!r}: {type(error).__name__}: {error}')
+                what = f'{type(error).__name__}: {error}'.rstrip('.')
+                failures.setdefault(what, []).append(f'on {size[0]}x{size[1]} in mode {mode!r}')
                 continue
             shapes = {path: [tuple(tensor.shape) for tensor in tensors] for path, tensors in caught.tensors.items()}
             return ProbeResult(mode, shapes, overwritten)
+    tried = '; '.join(f'{what} ({", ".join(places)})' for what, places in failures.items())
     raise TapError(
         f'Expected the {owner} to run once on a synthetic image with every tap firing but got '
-        f'{"; ".join(failure.rstrip(".") for failure in failures)}. Tap modules that run during training.'
+        f'{tried}. Tap modules that run during training.'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from kdplugin.distill.rng import rng_state, set_rng_state
@@ -165,7 +167,7 @@ def latest_complete_checkpoint(work_dir: str | Path) -> Path | None:
     """Return the newest readable training checkpoint of a run, or None.
 
     Looks in the work dir, and where its file ``last_checkpoint`` points if the recipe saves elsewhere (``out_dir``),
-    for names that end in a number: the iteration or epoch.
+    for names that end in a number: the iteration or epoch. Newer files that are passed over are named in a warning.
     """
     folders = {Path(work_dir).resolve()}
     with contextlib.suppress(FileNotFoundError):
@@ -177,7 +179,11 @@ def latest_complete_checkpoint(work_dir: str | Path) -> Path | None:
         if (number := re.search(r'\d+$', path.stem)) and not path.name.startswith('best_')
     ]
     for _, path in sorted(found, reverse=True):
-        with contextlib.suppress(CheckpointError):
+        try:
             if 'optimizer' in read_checkpoint(path):
                 return path
+            reason = f'Expected an optimizer in {path} but it holds weights alone.'
+        except CheckpointError as error:
+            reason = str(error)
+        print_log(f'Not resumed from: {reason}', logger='current', level=logging.WARNING)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,13 +87,24 @@ def test_the_newest_complete_checkpoint_is_found_by_number(tmp_path: Path) -> No
     assert latest_complete_checkpoint(tmp_path) == tmp_path / 'iter_10.pth'
 
 
-def test_truncated_and_weights_only_files_are_passed_over(tmp_path: Path) -> None:
+def test_truncated_and_weights_only_files_are_passed_over_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr('kdplugin.hooks.safe_checkpoint_hook.print_log', lambda message, **_: said.append(message))
     saved(tmp_path, 'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth')
     whole = (tmp_path / 'epoch_3.pth').read_bytes()
     (tmp_path / 'epoch_3.pth').write_bytes(whole[: len(whole) // 2])
     torch.save({'state_dict': {'a': torch.zeros(1)}}, tmp_path / 'epoch_2.pth')
     (tmp_path / 'epoch_4.pth').touch()
     assert latest_complete_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
+    expected = (
+        'epoch_4.pth is damaged',
+        'epoch_3.pth is damaged',
+        'an optimizer in .*epoch_2.pth but it holds weights',
+    )
+    for message, pattern in zip(said, expected, strict=True):
+        assert re.search(f'Not resumed from: Expected .*{pattern}', message)
 
 
 def test_nothing_complete_is_none(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import ast
 import contextlib
 import importlib
 import io
+import re
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -23,7 +26,7 @@ from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
 from kdplugin.preflight.data import require_matching_classes
 from kdplugin.preflight.findings import host_mistakes
 from kdplugin.preflight.work_dir import check_writable, work_dir_of
-from kdplugin.weights.io import trust_checkpoints
+from kdplugin.weights.io import read_checkpoint, trust_checkpoints
 
 SAFE_HOOK = 'kdplugin.SafeCheckpointHook'
 DISTILLATION_HOOK = 'kdplugin.DistillationHook'
@@ -207,11 +210,36 @@ def train(config: Config) -> Runner:
 
 
 def test(config: Config, checkpoint: str) -> dict[str, float]:
-    """Test a checkpoint with the config's test loop and return its metrics."""
+    """Test a checkpoint with the config's test loop and return its metrics.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe, or does not hold every weight of the model.
+    """
     if not Path(checkpoint).is_file():
         raise CheckpointError(f'Expected a checkpoint to test but {checkpoint} does not exist. Check the path.')
     config.load_from, config.resume = checkpoint, False
     config.model = plain_model_config(config)
     config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if hook.get('type') != DISTILLATION_HOOK]
-    with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
-        return build_runner(config).test()
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), host_mistakes():
+        runner = build_runner(config)
+        _require_weights(runner.model, checkpoint)
+        return runner.test()
+
+
+def _require_weights(model: torch.nn.Module, checkpoint: str) -> None:
+    """Load a checkpoint as mmengine will, and refuse what it would only warn of: weights that stay random."""
+    content = read_checkpoint(checkpoint)
+    weights = content.get('state_dict', content)
+    state = OrderedDict((re.sub(r'^module\.', '', key), value) for key, value in weights.items())
+    state._metadata = getattr(weights, '_metadata', OrderedDict())  # type: ignore[attr-defined]
+    student: Any = model.module if is_model_wrapper(model) else model
+    try:
+        missing = student.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError as error:
+        missing = re.findall(r'size mismatch for (\S+):', str(error))
+    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    if missing:
+        raise CheckpointError(
+            f'Expected {checkpoint} to hold all weights of the model but {len(missing)} tensors are missing or of '
+            f'another shape, such as {missing[:3]}. Give the checkpoint that was trained with this config.'
+        )

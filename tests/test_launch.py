@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.model import BaseModel
 
 from kdplugin import launch
 from kdplugin.errors import CheckpointError, ConfigError
@@ -259,3 +260,40 @@ def test_trust_reaches_the_search_for_checkpoints(tmp_path: Path, bomb: Any) -> 
 def test_a_checkpoint_to_test_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r'checkpoint to test but .*none\.pth does not exist\. Check the path'):
         launch.test(Config({}), str(tmp_path / 'none.pth'))
+
+
+class Pair(BaseModel):
+    """Two layers; the second may have another width."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(2, 3), torch.nn.Linear(3, width)
+
+    def forward(self, inputs: Any, mode: str = 'tensor') -> Any:
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ('weights', 'reason'),
+    [
+        (torch.nn.Linear(2, 3).state_dict(), r"4 tensors are missing .* such as \['one\.weight', 'one\.bias', 'two\.w"),
+        (Pair(4).state_dict(), r"2 tensors are missing or of another shape, such as \['two\.weight', 'two\.bias'\]"),
+    ],
+    ids=['another-model', 'another-width'],
+)
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_checkpoint_that_leaves_weights_random_is_not_tested(
+    tmp_path: Path, weights: Any, reason: str, wrapped: bool
+) -> None:
+    """mmengine would warn and measure a partly random model."""
+    torch.save({'state_dict': weights} if wrapped else weights, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=rf'Expected .*a\.pth to hold all weights of the model but {reason}'):
+        launch._require_weights(Pair(), str(tmp_path / 'a.pth'))
+
+
+def test_a_checkpoint_to_test_may_hold_more_and_have_the_prefix_of_ddp(tmp_path: Path) -> None:
+    model = Pair()
+    weights = {f'module.{key}': value + 1 for key, value in model.state_dict().items()}
+    torch.save({'state_dict': {**weights, 'module.head.weight': torch.zeros(1)}}, tmp_path / 'a.pth')
+    launch._require_weights(model, str(tmp_path / 'a.pth'))
+    assert torch.equal(model.two.bias, weights['module.two.bias'])

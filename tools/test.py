@@ -7,6 +7,8 @@ import argparse
 import os
 import sys
 
+from mmengine.dist import is_main_process
+
 from kdplugin import launch
 from kdplugin.reports.cli import run_tool
 
@@ -29,8 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = launch.read_config(arguments.config, launch.parse_options(arguments.cfg_options))
         launch.prepare(config, work_dir=arguments.work_dir, launcher=arguments.launcher)
-        for name, value in launch.test(config, arguments.checkpoint).items():
-            print(f'{name} {value:.4f}')
+        metrics = launch.test(config, arguments.checkpoint)
+        if is_main_process():
+            print('\n'.join(f'{name} {value:.4f}' for name, value in metrics.items()))
         return 0
 
     return run_tool(body)

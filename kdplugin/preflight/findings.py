@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -48,10 +49,11 @@ def explain(error: Exception) -> str:
 
 @contextlib.contextmanager
 def host_mistakes() -> Iterator[None]:
-    """Turn what mmengine raises for two common mistakes into sentences.
+    """Turn what mmengine raises for common mistakes into sentences.
 
     Raises:
-        ConfigError: instead of a KeyError, for a type that no registry knows.
+        ConfigError: instead of a KeyError, for a type that no registry knows; instead of a TypeError, for an argument
+            that a type does not take, or lacks.
         DataError: instead of a ValueError from numpy, for a dataset without images.
     """
     try:
@@ -63,6 +65,10 @@ def host_mistakes() -> Iterator[None]:
         raise ConfigError(
             f'Expected a registered type but {unknown}. Correct the name, its prefix or default_scope.'
         ) from None
+    except TypeError as error:
+        if not re.search(r'__init__\(\) (got an unexpected keyword|missing \d+ required)', str(error)):
+            raise
+        raise ConfigError(f'Expected arguments that the type takes but {error}. Correct its config.') from error
     except ValueError as error:
         if 'need at least one array to concatenate' not in str(error):
             raise

@@ -72,6 +72,21 @@ def test_only_unknown_types_are_renamed() -> None:
         raises(KeyError('epoch'))
 
 
+@pytest.mark.parametrize('arguments', [dict(max_iter=5), {}])
+def test_wrong_arguments_of_a_type_are_renamed(arguments: dict[str, int]) -> None:
+    """What a registry raises for ``train_cfg=dict(type='IterBasedTrainLoop', max_iter=5)``."""
+    message = r"Expected arguments that the type takes but Loop\.__init__\(\) .* 'max_iters?'\. Correct its config"
+    with pytest.raises(ConfigError, match=message), host_mistakes():
+        Loop(**arguments)
+    with pytest.raises(TypeError, match='unsupported operand'), host_mistakes():
+        Loop(None)
+
+
+class Loop:
+    def __init__(self, max_iters: int | None) -> None:
+        self.last = max_iters - 1
+
+
 def test_only_an_empty_dataset_is_renamed() -> None:
     with pytest.raises(DataError, match=r'Expected images in every dataset but one found none'), host_mistakes():
         raises(ValueError('need at least one array to concatenate'))

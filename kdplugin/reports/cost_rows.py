@@ -92,6 +92,8 @@ def _measure(
         notes,
     )
     times = measure_latency({name: models[name] for name in adds}, images)
+    if {'baseline', 'kd'} <= times.keys() and repr(models['baseline']) == repr(models['kd']):
+        times['baseline'] = times['kd'] = times['baseline'] + times['kd']  # one network: a difference would be noise
     return {name: value / 1e9 for name, value in adds.items()}, {
         name: statistics.median(taken) for name, taken in times.items()
     }

@@ -41,6 +41,15 @@ def test_every_cost_is_the_one_counted_by_hand(tmp_path: Path) -> None:
     assert not any(row.higher_is_better for row in rows.values())
 
 
+def test_one_network_has_one_latency(tmp_path: Path) -> None:
+    """Baseline and KD usually are one network: the noise of two measurements is no improvement."""
+    baseline, kd = make_run(tmp_path / 'a', [40.0]), make_run(tmp_path / 'b', [50.0], kd=True)
+    rows, _ = costs(baseline, kd)
+    assert rows['latency, ms'].delta == 0
+    rows, _ = costs(*pair(tmp_path / 'other'))
+    assert rows['latency, ms'].delta != 0
+
+
 def test_a_missing_number_is_a_note_and_the_others_stand(tmp_path: Path) -> None:
     baseline, kd = pair(tmp_path)
     for file in kd.glob('*.pth'):

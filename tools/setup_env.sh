@@ -62,7 +62,7 @@ TAG=$("$PY" -c 'import sys, torch; print(f"cp{sys.version_info[0]}{sys.version_i
 WHEELS=$CACHE/wheels/${MMCV//==/-}-$TAG
 if ! compgen -G "$WHEELS/*.whl" >/dev/null; then
   command -v c++ >/dev/null || { echo "Expected a C++ compiler (c++) but found none. Install g++ (Debian: apt-get install g++)." >&2; exit 1; }
-  say "compiling $MMCV (12 to 20 minutes on 2 cores, once per Python and torch version)"
+  say "compiling $MMCV (8 to 20 minutes on 2 cores, once per Python and torch version)"
   mkdir -p "$WHEELS"
   BUILD=$(mktemp -d "$WHEELS/build.XXXX")
   trap 'rm -rf "$BUILD"' EXIT

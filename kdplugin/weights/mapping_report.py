@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from kdplugin.weights.plan import ProjectionPlan
 from kdplugin.weights.tensor_source import TensorSource
@@ -32,17 +32,17 @@ def mapping_report(plan: ProjectionPlan, source: TensorSource) -> dict[str, Any]
 
 def print_mapping(plan: ProjectionPlan, source: TensorSource, top_n: int, show_unmatched: bool) -> None:
     """Print counts, the ``top_n`` best pairs, notes, and what is left with the reason."""
-    console = Console()
+    console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
     report = mapping_report(plan, source)
     console.print(
         f'{plan.source} ({len(source)} tensors) -> {plan.target} ({len(plan)} tensors): '
         f'{report["matched_count"]} matched, {report["coverage"]:.1%}'
     )
-    table = Table('source', 'target', 'kind', 'score')
+    table = Table(Column('source', overflow='fold'), Column('target', overflow='fold'), 'kind', 'score')
     matched = [entry for entry in plan.entries if entry.loads]
     for entry in sorted(matched, key=lambda entry: -entry.score)[:top_n]:
         table.add_row(' + '.join(entry.sources), entry.target, entry.kind, f'{entry.score:.3f}')
-    console.print(table)
+    console.print(table, soft_wrap=False)
     for note in plan.notes:
         console.print(f'note: {note}')
     if show_unmatched:

@@ -168,8 +168,14 @@ class Matcher:
     def _assign_by_evidence(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
         places = [[(node.place or node.path).rpartition('.')[0] for node in side] for side in (left, right)]
         beside = self._adjacency([node.units for node in left], [node.units for node in right], places)
-        pairs, _ = self._choose([node.path for node in left], [node.path for node in right], beside)
+        alike = fit(*[[self._chief(node, side) for node in nodes] for side, nodes in enumerate((left, right))])
+        pairs, _ = self._choose([node.path for node in left], [node.path for node in right], beside + alike)
         return [(left[pair.row], right[pair.column], pair.margin) for pair in pairs]
+
+    def _chief(self, node: Node, side: int) -> Unit:
+        """Return the unit of a module whose weight has the most axes and values."""
+        units = [self.units[side][index] for index in node.units]
+        return max(units, key=lambda unit: (len(unit.main.core), unit.size))
 
     def _choose(
         self, left: Sequence[str], right: Sequence[str], more: Matrix | float = 0.0

@@ -86,14 +86,26 @@ class AxisMap:
             if self.values is not None:
                 picked = picked * self.values.to(tensor).reshape([-1 if i == dim else 1 for i in range(tensor.ndim)])
             return picked if self._in_order else _gathered(picked, dim, rows, self.to)
-        moved = tensor.movedim(dim, 0)
-        heads = moved.reshape(-1, self.matrix.shape[2], moved[0].numel())
-        heads = torch.bmm(self.matrix.to(tensor), heads if len(heads) == 1 else heads.index_select(0, columns))
+        return self._by_head(tensor, dim, rows, columns, self.matrix.to(tensor))
+
+    def _by_head(self, tensor: Tensor, dim: int, rows: Tensor, columns: Tensor, matrix: Tensor) -> Tensor:
+        """Multiply from the left where the axis is the first, else from the right: neither copies the tensor first."""
+        first = dim == 0
+        moved = tensor if first else tensor.movedim(dim, -1)
+        size, rest = matrix.shape[2], tensor.numel() // self.size
+        heads = moved.reshape(-1, size, rest) if first else moved.reshape(rest, -1, size).transpose(0, 1)
+        if not torch.equal(columns, torch.arange(len(heads), device=columns.device)):
+            heads = heads.index_select(0, columns)
+        heads = torch.bmm(matrix, heads) if first else torch.bmm(heads, matrix.transpose(1, 2))
         heads = heads if self._in_order else _gathered(heads, 0, rows, self.to // self._height)
-        return heads.reshape(self.to, *moved.shape[1:]).movedim(0, dim)
+        if first:
+            return heads.reshape(self.to, *moved.shape[1:])
+        return heads.transpose(0, 1).reshape(*moved.shape[:-1], self.to).movedim(-1, dim)
 
 
 def _gathered(picked: Tensor, dim: int, rows: Tensor, count: int) -> Tensor:
     shape = list(picked.shape)
     shape[dim] = count
-    return picked.new_zeros(shape).index_add_(dim, rows, picked)
+    empty = picked.new_zeros(shape)
+    single = len(rows.unique()) == len(rows)  # copying is much faster than adding
+    return empty.index_copy_(dim, rows, picked) if single else empty.index_add_(dim, rows, picked)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdplugin.weights import svd_bases
-from kdplugin.weights.svd_bases import balanced_pair, best_units, orthonormal_basis
+from kdplugin.weights.svd_bases import balanced_pair, best_units, one_thread, orthonormal_basis
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -94,3 +94,14 @@ def test_a_balanced_pair_of_a_rank_below_its_own_stays_finite() -> None:
     down, up = balanced_pair(written @ written.T, torch.eye(6).double(), 4)
     assert torch.allclose(down @ up, torch.eye(4).double(), atol=1e-4)
     assert torch.allclose(up @ down @ written, written, atol=1e-4)
+
+
+def test_the_number_of_threads_comes_back() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,21 +17,28 @@ from torch import Tensor, nn
 def untouched(model: nn.Module) -> Iterator[None]:
     """Run a model in eval mode without gradient; modes, buffers and random states are as before afterwards."""
     modes = {module: module.training for module in model.modules()}
-    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    buffers = {module: dict(module._buffers) for module in model.modules()}
+    values = [(value, value.clone()) for own in buffers.values() for value in own.values() if value is not None]
     devices = sorted(
         {value.device.index for value in model.parameters() if value.is_cuda and value.device.index is not None}
     )
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - models draw from the global one
     try:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             model.eval()
             yield
     finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
         for module, mode in modes.items():
             module.training = mode
         with torch.no_grad():
-            for name, value in model.named_buffers():
-                if name in buffers and not torch.equal(value, buffers[name]):
-                    value.copy_(buffers[name])
+            for module, own in buffers.items():
+                module._buffers.clear()
+                module._buffers.update(own)
+            for value, before in values:
+                if not torch.equal(value, before):
+                    value.copy_(before)
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -63,11 +73,21 @@ def execution_order(model: nn.Module, inputs: Any) -> dict[str, int]:
 
 
 def largest_difference(first: Any, second: Any) -> float:
-    """Return the largest absolute difference between two outputs: tensors, or containers of tensors in order."""
+    """Return the largest absolute difference between two outputs: tensors, or containers of tensors in order.
+
+    It is infinite where they differ in number or shape, where one alone has a NaN, and where they hold no tensors.
+    """
     left, right = list(tensors_in(first)), list(tensors_in(second))
-    if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
+    if not left or len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
         return float('inf')
-    return max((float((a - b).abs().max()) for a, b in zip(left, right, strict=True) if a.numel()), default=0.0)
+    return max(_difference(a, b) for a, b in zip(left, right, strict=True))
+
+
+def _difference(first: Tensor, second: Tensor) -> float:
+    same = (first == second) | (first.isnan() & second.isnan())
+    return (
+        float((first - second).abs().nan_to_num(nan=float('inf')).masked_fill(same, 0).amax()) if same.numel() else 0.0
+    )
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -81,3 +101,6 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from tensors_in(item)
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from tensors_in(getattr(value, one.name))

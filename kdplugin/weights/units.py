@@ -92,8 +92,12 @@ def build_units(shapes: Mapping[str, tuple[int, ...]], order: Mapping[str, int] 
             path, role = name, 'weight'
         found = attention_part(path)
         axis = _output_axis(tuple(shape), shapes.get(f'{path}.bias'))
+        places = {}
         for suffix, part, atom in _split(name, tuple(shape), found[1] if found else None, axis):
-            place = f'{found[0]}.{suffix}'.lstrip('.') if found and suffix else path
+            places[f'{found[0]}.{suffix}'.lstrip('.') if found and suffix else path] = part, atom
+        if any(role in members.get(place, {}) for place in places):  # a module with both 'q' and 'q_proj'
+            places = {name: (None, Atom(name, tuple(shape)))}
+        for place, (part, atom) in places.items():
             members.setdefault(place, {})[role] = atom
             parts[place] = part
     if not is_definition_order(shapes):

@@ -82,6 +82,13 @@ def test_what_cannot_be_thirds_stays_whole() -> None:
     assert (unit.part, unit.main) == (None, Atom('attn.qkv.weight', (8, 4)))
 
 
+def test_no_tensor_is_lost_where_two_claim_one_place() -> None:
+    shapes = {'attn.q.weight': (4, 4), 'attn.q_proj.weight': (4, 4), 'attn.qkv.weight': (12, 4), 'attn.qkv.bias': (12,)}
+    units = build_units(shapes)
+    assert {atom.name for unit in units for atom in unit.atoms.values()} == set(shapes)
+    assert by_path(shapes)['attn.q_proj.weight'].main == Atom('attn.q_proj.weight', (4, 4))
+
+
 def test_gamma_without_beta_is_a_layer_of_its_own() -> None:
     assert list(by_path({'ls1.gamma': (4,)})) == ['ls1.gamma']
     norm = by_path({'norm.gamma': (4,), 'norm.beta': (4,)})['norm']

@@ -6,7 +6,8 @@ names, shapes and order, for pre-norm and post-norm transformers (ViT, Swin, EVA
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -14,7 +15,7 @@ from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.weights.axes import Axes
 from kdplugin.weights.conv_axes import place_matrices
 from kdplugin.weights.folding import Folds, folded_piece
-from kdplugin.weights.head_counts import Heads
+from kdplugin.weights.head_counts import HeadDim, Heads
 from kdplugin.weights.layer_slots import Slot, read_layers
 from kdplugin.weights.misfits import without_misfits
 from kdplugin.weights.other_axes import place_merging, place_unknown, place_vectors, place_views
@@ -38,7 +39,7 @@ def with_projection(
     method: str = 'svd',
     wider: str = 'repeat',
     heads: Heads = None,
-    head_dim: int | None = None,
+    head_dim: HeadDim = None,
     rotary: str | None = None,
     pre_norm: bool | None = None,
 ) -> ProjectionPlan:
@@ -49,8 +50,8 @@ def with_projection(
         source: whatever ``open_source`` takes.
         method: 'truncate', 'average' or 'svd' for axes that get narrower; see ``kdplugin.weights.bases``.
         wider: 'repeat' or 'zero' for axes that get wider.
-        heads, head_dim: where tensors do not tell it: {'source': 16, 'target': 8}, the source's count alone or a head's
-            width, if that stays.
+        heads, head_dim: where tensors do not tell it: {'source': 16, 'target': 8}, or the source's count alone if a
+            head keeps its width; or that width, or (source's, target's).
         rotary: how rotary embeddings pair the values of a head, where its width changes ('interleaved', 'halves',
             'both' if it is not known); 'none' lets q and k rotate; None finds out, see ``rotary_custom``.
         pre_norm: whether blocks normalise what they read; None finds out by order and names.
@@ -89,10 +90,18 @@ def with_projection(
     used = {place.group for place in axes.places.values()}
     groups = {name: draft.group(methods[name]) for name, draft in axes.drafts.items() if name in used}
     settings = {**plan.settings, 'projection': {'method': method, 'wider': wider, 'rotary': rotary}}
-    notes = tuple(dict.fromkeys((*plan.notes, *axes.notes, *folds.notes)))
+    notes = (*plan.notes, *_condensed([*axes.notes, *folds.notes]))
     plan = replace(plan, entries=entries, groups=groups, settings=settings, notes=notes)
     check_plan(plan, meta)
     return plan
+
+
+def _condensed(notes: Sequence[str]) -> list[str]:
+    """Return one note for those that differ in numbers alone, as of repeated layers."""
+    alike: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        alike.setdefault(re.sub(r'\d+', '#', note), []).append(note)
+    return [same[0] + (f' (and {len(same) - 1} more of the kind)' if len(same) > 1 else '') for same in alike.values()]
 
 
 def _projected(entry: Entry, index: int, slots: Mapping[tuple[int, int], Slot], axes: Axes, folds: Folds) -> Entry:

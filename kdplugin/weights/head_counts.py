@@ -9,6 +9,7 @@ from kdplugin.weights.layer_slots import Layer
 from kdplugin.weights.naming import tokens
 
 Heads = int | Mapping[str, int] | None
+HeadDim = int | tuple[int, int] | None
 HEAD_TABLES = ('relative_position_bias_table', 'relative_attention_bias', 'logit_scale')
 HEAD_WIDE = ('rel_pos_h', 'rel_pos_w')
 
@@ -19,7 +20,7 @@ def head_units(
     inside: Sequence[Layer],
     *,
     heads: Heads = None,
-    head_dim: int | None = None,
+    head_dim: HeadDim = None,
     rotary: tuple[int, int] | None = None,
 ) -> tuple[int, int]:
     """Return the width of a head before and after.
@@ -32,7 +33,7 @@ def head_units(
         widths: of all heads together.
         inside: layers of the module that are no matrices.
         heads: {'source': 16, 'target': 8}, or the source's count, where a head keeps its width.
-        head_dim: a head's width on both sides.
+        head_dim: a head's width on both sides, or of source and target.
         rotary: widths of the rotary tables of source and target, if there are any.
 
     Raises:
@@ -42,7 +43,7 @@ def head_units(
     if units is None:
         raise ConfigError(
             f'Expected the number of heads of {path} ({widths[0]} to {widths[1]}) but its tensors do not tell it. '
-            "Give heads={'source': 16, 'target': 8}, or head_dim=64 where a head keeps its width."
+            "Give heads={'source': 16, 'target': 8}, or head_dim=64 where a head keeps its width, else (64, 32)."
         )
     if any(not unit or width % unit for width, unit in zip(widths, units, strict=True)):
         raise ConfigError(
@@ -52,9 +53,9 @@ def head_units(
     return units
 
 
-def _given(widths: tuple[int, int], heads: Heads, head_dim: int | None) -> tuple[int, int] | None:
+def _given(widths: tuple[int, int], heads: Heads, head_dim: HeadDim) -> tuple[int, int] | None:
     if head_dim is not None:
-        return head_dim, head_dim
+        return (head_dim, head_dim) if isinstance(head_dim, int) else (head_dim[0], head_dim[1])
     if heads is None:
         return None
     if isinstance(heads, int):

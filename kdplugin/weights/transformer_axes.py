@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdplugin.weights.axes import Axes
-from kdplugin.weights.head_counts import HEAD_TABLES, HEAD_WIDE, Heads, head_units
+from kdplugin.weights.head_counts import HEAD_TABLES, HEAD_WIDE, HeadDim, Heads, head_units
 from kdplugin.weights.layer_slots import Layer
 from kdplugin.weights.naming import tokens
 from kdplugin.weights.transformer_blocks import Block, Sublayer
@@ -21,7 +21,7 @@ def place_blocks(
     blocks: Sequence[Block],
     *,
     heads: Heads = None,
-    head_dim: int | None = None,
+    head_dim: HeadDim = None,
     rotary: str = 'both',
     rotary_widths: tuple[int, int] | None = None,
 ) -> None:
@@ -59,7 +59,7 @@ def _heads(
     axes: Axes,
     sub: Sublayer,
     heads: Heads,
-    head_dim: int | None,
+    head_dim: HeadDim,
     rotary: str,
     rotary_widths: tuple[int, int] | None,
 ) -> None:

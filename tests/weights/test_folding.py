@@ -62,10 +62,10 @@ def test_a_bias_that_no_reader_can_take_is_said_to_be_lost() -> None:
     for model in (wide, narrow):
         for block in model.blocks:
             block.attn.k_proj.bias = None
-    (note, _) = plan_of(wide, narrow).notes
+    (note,) = plan_of(wide, narrow).notes
     assert note == (
         'blocks.0.attn.k has no bias to take over blocks.0.norm1.bias of the norm before it: lost, which softmax '
-        'ignores unless there are rotary embeddings'
+        'ignores unless there are rotary embeddings (and 1 more of the kind)'
     )
 
 

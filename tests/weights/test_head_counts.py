@@ -26,6 +26,7 @@ def test_given_counts_come_first() -> None:
     assert units(table, heads={'source': 4, 'target': 4}) == (12, 6)
     assert units(heads=4) == (12, 12)
     assert units(head_dim=8) == (8, 8)
+    assert units(head_dim=(8, 4)) == (8, 4)
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ def measure_ours(tensors: int) -> dict[str, Any]:
     """Time the same names, a prefix in a shuffled file, and fifty stacks whose names are dealt anew."""
     source, target = stack(tensors, 0).state_dict(), stack(tensors, 1)
     same = {name: name for name in source}
-    prefixed = in_another_order(source, 'module.encoder.layers.')
-    back = {name: 'blocks.' + name.removeprefix('module.encoder.layers.') for name in prefixed}
+    prefixed = in_another_order(source, 'encoder.layers.')
+    back = {name: 'blocks.' + name.removeprefix('encoder.layers.') for name in prefixed}
     words = [f'stage_{index}' for index in range(50)]
     dealt = other_names(words)
     many, anew = stacks(tensors, 0, words).state_dict(), stacks(tensors, 1, dealt)

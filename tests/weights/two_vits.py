@@ -165,7 +165,7 @@ def by_hand(split: SplitVit) -> dict[str, Tensor]:
             parts = [old.get(f'{one}.attention.attention.{part}.{leaf}') for part in ('query', 'key', 'value')]
             if all(part is not None for part in parts):
                 new[f'{two}.attn.qkv.{leaf}'] = torch.cat(parts)
-            elif leaf == 'bias':
+            elif parts[0] is not None:
                 new |= {f'{two}.attn.q_bias': parts[0], f'{two}.attn.v_bias': parts[2]}
         new |= _layer(old, f'{one}.attention.output.dense', f'{two}.attn.proj')
         new |= _layer(old, f'{one}.layernorm_before', f'{two}.norm1') | _layer(

@@ -9,6 +9,7 @@ from kdplugin.weights.assignment import Match
 from kdplugin.weights.naming import name_similarity, tokens
 from kdplugin.weights.plan import Entry, Piece, Step
 from kdplugin.weights.units import Unit
+from kdplugin.weights.values import SAME
 
 Shapes = tuple[Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]
 MergeOrder = Callable[[int, str], Sequence[int] | None]
@@ -65,7 +66,7 @@ def _merged_patches(entries: Sequence[Entry], shapes: Shapes, merge_order: Merge
             not width
             or entry.shape[0] * 2 != width
             or entry.kind not in ('renamed', 'exact')
-            or 'down' not in tokens(entry.target)
+            or 'down' not in {*tokens(entry.target), *tokens(entry.sources[0])}
         ):
             continue
         paths = [name.rpartition('.')[0].rpartition('.')[0] for name in (entry.sources[0], entry.target)]
@@ -73,13 +74,15 @@ def _merged_patches(entries: Sequence[Entry], shapes: Shapes, merge_order: Merge
             e for e in entries if e.loads and e.shape == (width,) and e.target.startswith(paths[1] + '.')
             and len(e.sources) == 1 and e.sources[0].startswith(paths[0] + '.')
         ]  # fmt: skip
-        if not norms or entry.reason == 'same values' or entry.kind == 'exact':
+        if not norms or entry.reason == SAME:
             continue
         orders = [
             merge_order(0, norms[0].sources[0].rpartition('.')[0]),
             merge_order(1, norms[0].target.rpartition('.')[0]),
         ]
         if orders[0] is None or orders[1] is None:
+            if entry.kind == 'exact':
+                continue
             why = (
                 'the order in which 2x2 patches are merged differs between libraries: map from the module to observe it'
             )

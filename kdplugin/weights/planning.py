@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from kdplugin.weights.axis_groups import with_projection
-from kdplugin.weights.head_counts import Heads
+from kdplugin.weights.head_counts import HeadDim, Heads
 from kdplugin.weights.mapper import WeightMapper
 from kdplugin.weights.plan import ProjectionPlan
 from kdplugin.weights.source import open_source
@@ -28,7 +28,7 @@ def make_plan(
     dummy_input: Any = None,
     threshold: float = 0.6,
     heads: Heads = None,
-    head_dim: int | None = None,
+    head_dim: HeadDim = None,
 ) -> ProjectionPlan:
     """Plan how a model is filled from a source, whatever its names, depth and widths.
 

@@ -105,7 +105,7 @@ def test_the_whole_student_comes_from_the_teacher(start: Start, layers: dict[str
     projection = project(open_source(source), student, **options)
     assert projection.report.coverage['parameters'] == 1
     taken = [
-        int(entry.sources[0].split('.')[3])
+        int(entry.sources[0].split('.')[4])
         for entry in projection.report.plan.entries
         if entry.target.startswith('backbone.layers.1.1.') and entry.target.endswith('norm1.weight')
     ]

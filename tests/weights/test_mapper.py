@@ -1,161 +1,380 @@
-"""The mapper's interface: what it returns, reports and refuses, and that it leaves models as they were."""
+"""WeightMapper: every strategy, reports, verification, and models left as they were."""
 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from old_and_new import PICTURE, NewModel, OldModel
+from safetensors.torch import save_file
+from small_nets import Vit, fill
 from torch import Tensor, nn
+from two_vits import IMAGE, FusedVit, SplitVit, by_hand
 
 from kdplugin.errors import CheckpointError, ConfigError
-from kdplugin.weights.mapper import WeightMapper
-from kdplugin.weights.renamer import WeightRenamer
+from kdplugin.weights.apply import apply_plan
+from kdplugin.weights.mapper import CONSERVATIVE, STRATEGIES, WeightMapper
+from kdplugin.weights.plan import ProjectionPlan
 
 
-def net(first: str, second: str, last: str) -> nn.Module:
-    layers = {first: nn.Linear(4, 8), second: nn.BatchNorm1d(8), last: nn.Linear(8, 3)}
-    return nn.Sequential(OrderedDict(layers))
+@pytest.fixture
+def old_model() -> nn.Module:
+    return fill(OldModel())
 
 
-def old() -> nn.Module:
-    torch.manual_seed(0)
-    return net('fc_in', 'norm', 'classifier')
+def state_of(mapper: WeightMapper) -> dict[str, Tensor]:
+    return apply_plan(mapper.plan, mapper.source).tensors
 
 
-def new() -> nn.Module:
-    torch.manual_seed(1)
-    return net('linear1', 'bn', 'cls_head')
+@pytest.mark.parametrize('strategy', ['best_match', 'conservative'])
+@pytest.mark.parametrize('way', ['modules', 'state dict', 'inputs'])
+def test_split_to_fused_strictly(strategy: str, way: str) -> None:
+    source, target = fill(SplitVit()), FusedVit()
+    mapper = {
+        'modules': lambda: WeightMapper(source, target),
+        'state dict': lambda: WeightMapper.from_state_dict(source.state_dict(), target),
+        'inputs': lambda: WeightMapper(source, target, dummy_input=IMAGE),
+    }[way]()
+    mapping = mapper.suggest_mapping(strategy=strategy)
+    wanted, got = by_hand(source), state_of(mapper)
+    assert all(torch.equal(value, wanted[name]) for name, value in got.items())
+    if strategy == 'best_match':
+        target.load_state_dict(got)
+        assert len(got) == len(wanted)
+    assert 'encoder.layer.0.attention.attention.query.weight' not in mapping
+    assert all(entry.score >= CONSERVATIVE for entry in mapper.plan.entries if strategy != 'best_match' and entry.loads)
 
 
-WANTED = {
-    f'{a}.{leaf}': f'{b}.{leaf}'
-    for a, b, leaves in [
-        ('fc_in', 'linear1', ('weight', 'bias')),
-        ('norm', 'bn', ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')),
-        ('classifier', 'cls_head', ('weight', 'bias')),
-    ]
-    for leaf in leaves
-}
+def test_a_conservative_threshold_is_a_floor() -> None:
+    mapper = WeightMapper(fill(OldModel()), NewModel())
+    mapper.suggest_mapping(threshold=0.2, strategy='conservative')
+    assert mapper.plan.settings['threshold'] == 0.75
+    mapper.suggest_mapping(threshold=0.9, strategy='conservative')
+    assert mapper.plan.settings['threshold'] == 0.9
 
 
-@pytest.mark.parametrize('strategy', ['best_match', 'conservative', 'shape_only'])
-def test_each_strategy_maps_a_renamed_model(strategy: str) -> None:
-    assert WeightMapper(old(), new()).suggest_mapping(strategy=strategy) == WANTED
+def test_shape_only_pairs_equal_shapes_in_order_and_ignores_names() -> None:
+    source = {'a': torch.zeros(3), 'b': torch.ones(3), 'c': torch.ones(2, 3)}
+    target = nn.Module()
+    for name, shape in {'b': (3,), 'x': (2, 3), 'a': (3,), 'y': (9,)}.items():
+        target.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+    mapper = WeightMapper.from_state_dict(source, target)
+    assert mapper.suggest_mapping(strategy='shape_only') == {'a': 'b', 'b': 'a', 'c': 'x'}
+    assert mapper.get_unmatched() == {'source': [], 'target': ['y']}
+    assert mapper.plan['y'].reason == 'no source tensor of this shape is left'
 
 
-@pytest.mark.parametrize('suffix', ['.pth', '.ckpt'])
-def test_from_a_checkpoint_to_a_strict_load(tmp_path: Path, suffix: str) -> None:
-    source, target = old(), new()
-    path = tmp_path / f'old{suffix}'
-    torch.save({'state_dict': source.state_dict(), 'epoch': 3}, path)
-    mapper = WeightMapper.from_checkpoint(path, target)
-    renamer = WeightRenamer(path)
-    renamer.rename_keys(mapper.suggest_mapping())
-    renamer.save(tmp_path / 'new.pth')
-    saved = torch.load(tmp_path / 'new.pth')
-    target.load_state_dict(saved.get('state_dict', saved), strict=True)
-    x = torch.randn(5, 4)
-    assert torch.equal(target.eval()(x), source.eval()(x))
+def test_the_report_is_written_as_json(tmp_path: Path, old_model: nn.Module) -> None:
+    mapper = WeightMapper(old_model, NewModel())
+    mapper.export_mapping_report(tmp_path / 'report.json')
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert (report['matched_count'], report['coverage'], len(report['mappings'])) == (16, 1.0, 16)
+
+
+def test_what_is_left_has_names_on_both_sides() -> None:
+    mapper = WeightMapper(
+        nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 9)), nn.Sequential(nn.Linear(4, 3), nn.Linear(5, 5))
+    )
+    assert mapper.suggest_mapping() == {'0.weight': '0.weight', '0.bias': '0.bias'}
+    assert mapper.get_unmatched() == {'source': ['1.weight', '1.bias'], 'target': ['1.weight', '1.bias']}
+    assert mapper.plan.unused == dict.fromkeys(('1.weight', '1.bias'), 'no target tensor takes it')
+
+
+def test_scores_come_best_first_and_weights_change_them() -> None:
+    mapper = WeightMapper(fill(OldModel()), NewModel())
+    mapper.suggest_mapping()
+    scores = [score for _, _, score in mapper.get_mapping_with_scores()]
+    assert scores == sorted(scores, reverse=True)
+    mapper.suggest_mapping(weights={'name': 0.0, 'hierarchy': 0.0})
+    assert {score for _, _, score in mapper.get_mapping_with_scores()} == {1.0}
+
+
+def test_the_same_models_give_the_same_plan_and_it_goes_to_json_and_back() -> None:
+    plans = []
+    for _ in range(2):
+        mapper = WeightMapper(fill(SplitVit()), fill(FusedVit(), 1), dummy_input=IMAGE)
+        mapper.suggest_mapping()
+        plans.append(mapper.plan)
+    assert plans[0] == plans[1] == ProjectionPlan.from_json(plans[0].to_json())
+
+
+def test_the_plan_is_made_with_defaults_when_it_is_asked_for() -> None:
+    mapper = WeightMapper(fill(OldModel()), NewModel())
+    assert mapper.plan.settings == {
+        'threshold': 0.6,
+        'strategy': 'best_match',
+        'weights': {'shape': 0.5, 'name': 0.3, 'hierarchy': 0.2},
+        'layers': 'uniform',
+    }
+    assert len(mapper.get_mapping_dict()) == 16
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('arguments', 'message'),
     [
-        (dict(strategy='best_macth'), r"Expected a strategy of .* but got 'best_macth'\. Did you mean 'best_match'"),
         (
-            dict(weights={'shapes': 1.0}),
-            r"Expected weights of shape, name, hierarchy but got 'shapes'\. Did you mean 'shape'",
+            {'strategy': 'best_mach'},
+            r"Expected a strategy of best_match, conservative, shape_only but got 'best_mach'\. "
+            r"Did you mean 'best_match'\? Name one of them\.",
         ),
-        (dict(weights=dict(shape=-1.0)), r'Expected weights of at least 0 and one above but got'),
-        (dict(threshold=1.5), r'Expected a threshold in \[0, 1\] but got 1\.5'),
+        (
+            {'weights': {'names': 0.4}},
+            r"Expected weights of shape, name, hierarchy but got 'names'\. Did you mean 'name'\? Correct the key\.",
+        ),
+        ({'weights': {'name': -1.0}}, r'Expected weights of at least 0 and one above but got .* Correct them\.'),
+        (
+            {'weights': dict.fromkeys(('shape', 'name', 'hierarchy'), 0)},
+            r'Expected weights of at least 0 and one above',
+        ),
+        ({'threshold': 1.5}, r'Expected a threshold in \[0, 1\] but got 1\.5\. Give for example 0\.6\.'),
+        ({'threshold': 60}, r'Expected a threshold in \[0, 1\] but got 60\.'),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        WeightMapper(old(), new()).suggest_mapping(**options)
+        WeightMapper(OldModel(), NewModel()).suggest_mapping(**arguments)
 
 
 def test_both_sides_are_needed() -> None:
-    with pytest.raises(ConfigError, match='Expected a source and a target module for WeightMapper but got none of one'):
-        WeightMapper(old())
-    with pytest.raises(ConfigError, match=r'Expected a shape_tolerance in \[0, 1\) but got 1'):
-        WeightMapper(old(), new(), shape_tolerance=1)
+    message = r'Expected a source and a target module for WeightMapper but got .* Give both, or use WeightMapper'
+    for modules in ((OldModel(), None), (None, NewModel()), (None, None)):
+        with pytest.raises(ConfigError, match=message):
+            WeightMapper(*modules)
+    with pytest.raises(
+        ConfigError, match=r'Expected a shape_tolerance in \[0, 1\) but got 1\.0\. Give for example 0\.5'
+    ):
+        WeightMapper(OldModel(), NewModel(), 1.0)
 
 
-def test_report_has_the_keys_of_lit_wsl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mapper = WeightMapper(old(), net('linear1', 'bn', 'other'))
-    mapper.export_mapping_report(tmp_path / 'report.json')
-    report = json.loads((tmp_path / 'report.json').read_text())
-    assert set(report) == {
-        'source_model', 'target_model', 'source_params_count', 'target_params_count', 'matched_count', 'coverage',
-        'mappings', 'unmatched_source', 'unmatched_target',
-    }  # fmt: skip
-    assert set(report['mappings'][0]) == {'source', 'target', 'score', 'shape'}
-    assert report['matched_count'] == len(report['mappings'])
-    assert report['coverage'] == report['matched_count'] / report['target_params_count']
-    scores = [score for *_, score in mapper.get_mapping_with_scores()]
-    assert scores == sorted(scores, reverse=True)
-    assert mapper.get_mapping_dict() == mapper.plan.mapping
-    mapper.print_analysis(top_n=2)
-    assert f'{report["matched_count"]} matched' in capsys.readouterr().out
+def test_a_tolerance_lets_other_widths_through_as_projected() -> None:
+    mapper = WeightMapper(Vit(), Vit(width=28, heads=4, size=7, hidden=48), shape_tolerance=0.2)
+    mapper.suggest_mapping()
+    kinds = {entry.kind for entry in mapper.plan.entries}
+    assert kinds == {'projected', 'exact'}
+    strict = WeightMapper(Vit(), Vit(width=28, heads=4, size=7, hidden=48))
+    assert not [entry for entry in strict.plan.entries if entry.kind == 'projected']
 
 
-def test_what_is_left_is_listed() -> None:
-    target = nn.ModuleDict({'net': new(), 'extra': nn.Linear(2, 2)})
-    left = WeightMapper(nn.ModuleDict({'net': old(), 'gone': nn.Linear(9, 9)}), target).get_unmatched()
-    assert left == {'source': ['gone.weight', 'gone.bias'], 'target': ['extra.weight', 'extra.bias']}
+# Files.
 
 
-def test_verify_runs_both_models() -> None:
-    mapper = WeightMapper(old().eval(), new().eval())
-    before = {name: value.clone() for name, value in mapper.target_module.state_dict().items()}  # type: ignore[union-attr]
-    mapper.suggest_mapping(verify=dict(inputs=torch.randn(5, 4)))
+def saved_as(folder: Path, kind: str, state: dict[str, Tensor]) -> Path:
+    path = folder / ('old.safetensors' if kind == 'safetensors' else 'old.ckpt' if kind == 'lightning' else 'old.pth')
+    if kind == 'safetensors':
+        save_file(state, path)
+    elif kind == 'lightning':
+        torch.save(
+            {
+                'epoch': 1,
+                'global_step': 10,
+                'pytorch-lightning_version': '2.5.0',
+                'state_dict': {f'model.{name}': value for name, value in state.items()},
+                'loops': {},
+                'hyper_parameters': {'lr': 0.1},
+                'optimizer_states': [{'state': {}, 'param_groups': []}],
+            },
+            path,
+        )
+    else:
+        torch.save({f'module.{name}': value for name, value in state.items()} if kind == 'ddp' else state, path)
+    return path
+
+
+@pytest.mark.parametrize('kind', ['pth', 'safetensors', 'lightning', 'ddp'])
+def test_files(tmp_path: Path, kind: str) -> None:
+    """safetensors lists names alphabetically: numbers come by value, and the order is not that of definition."""
+    source, target = fill(SplitVit(depth=12)), FusedVit(depth=12)
+    path = saved_as(tmp_path, kind, source.state_dict())
+    mapper = WeightMapper.from_checkpoint(path, target)
+    mapper.suggest_mapping()
+    got, wanted = state_of(mapper), by_hand(source)
+    target.load_state_dict(got)
+    assert all(torch.equal(value, wanted[name]) for name, value in got.items())
+    assert mapper.plan.source == str(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r'old\.pth does not exist'):
+        WeightMapper.from_checkpoint(tmp_path / 'old.pth', NewModel())
+
+
+# Observation.
+
+
+def traces(model: nn.Module) -> list[Any]:
+    return [
+        {name: value.clone() for name, value in model.state_dict().items()},
+        [id(value) for value in (*model.parameters(), *model.buffers())],
+        [module.training for module in model.modules()],
+        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        [value.requires_grad for value in model.parameters()],
+        [value.grad for value in model.parameters()],
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002
+    ]
+
+
+def same_traces(one: list[Any], two: list[Any]) -> bool:
+    return all(torch.equal(value, two[0][name]) for name, value in one[0].items()) and one[1:] == two[1:]
+
+
+def test_models_are_left_as_they_were(old_model: nn.Module) -> None:
+    """In train mode a forward pass would move BatchNorm's statistics."""
+    new_model = NewModel().train()
+    old_model.train()
+    new_model.classifier.weight.requires_grad_(False)
+    before = traces(old_model), traces(new_model)
+    mapper = WeightMapper(old_model, new_model, dummy_input=PICTURE)
+    mapper.suggest_mapping(verify=dict(inputs=PICTURE))
+    after = traces(old_model), traces(new_model)
+    assert same_traces(before[0], after[0])
+    assert same_traces(before[1], after[1])
+
+
+def test_the_order_of_execution_decides_where_names_and_definition_mislead() -> None:
+    class Named(nn.Module):
+        def __init__(self, names: list[str], runs: list[str]) -> None:
+            super().__init__()
+            self.runs = runs
+            for name in names:
+                self.add_module(name, nn.Linear(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for name in self.runs:
+                x = self.get_submodule(name)(x).tanh()
+            return x
+
+    source = fill(Named(['a', 'b', 'c'], ['a', 'b', 'c']))
+    target = Named(['z', 'x', 'y'], ['x', 'y', 'z'])
+    x = torch.randn(2, 4)
+    mapper = WeightMapper(source, target, dummy_input=x)
+    mapper.suggest_mapping(verify=dict(inputs=x))
     assert mapper.plan.settings['max_output_difference'] == 0.0
-    assert 'largest difference between the outputs of both models: 0' in mapper.plan.notes[-1]
-    after = mapper.target_module.state_dict()  # type: ignore[union-attr]
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    with pytest.raises(CheckpointError, match='Expected a source module to verify against but got tensors alone'):
-        WeightMapper.from_state_dict(old().state_dict(), new()).verify(torch.randn(5, 4))
+    assert mapper.plan['x.weight'].sources == ('a.weight',)
 
 
-@pytest.mark.parametrize('bad', [False, True])
-def test_models_stay_untouched(bad: bool) -> None:
-    source, target = old().train(), new().train()
-    before = [{name: value.clone() for name, value in model.state_dict().items()} for model in (source, target)]
-    state = torch.get_rng_state()
-    mapper = WeightMapper(source, target, dummy_input=torch.randn(5, 9 if bad else 4))
-    torch.set_rng_state(state)
-    mapper = WeightMapper(source, target, dummy_input=torch.ones(5, 9 if bad else 4))
-    assert mapper.suggest_mapping() == WANTED
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(module.training for model in (source, target) for module in model.modules())
-    for model, values in zip((source, target), before, strict=True):
-        assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
-    failed = [note for note in mapper.plan.notes if 'could not run on dummy_input' in note]
-    assert len(failed) == (2 if bad else 0)
+@pytest.mark.parametrize('inputs', [PICTURE, (PICTURE,), {'x': PICTURE}])
+def test_inputs_may_be_a_tensor_a_tuple_or_a_dict(inputs: Any) -> None:
+    mapper = WeightMapper(fill(OldModel()), NewModel(), dummy_input=inputs)
+    assert len(mapper.suggest_mapping(verify=dict(inputs=inputs))) == 16
+    assert mapper.plan.settings['max_output_difference'] == 0.0
+    assert not [note for note in mapper.plan.notes if 'could not run' in note]
 
 
-class Twins(nn.Module):
-    """Two alike layers that run in the other order than they are defined in, if so asked."""
-
-    def __init__(self, names: tuple[str, str], swapped: bool) -> None:
-        super().__init__()
-        for name in reversed(names) if swapped else names:
-            self.add_module(name, nn.Linear(4, 4))
-        self.names = names
-
-    def forward(self, x: Tensor) -> Tensor:
-        for name in self.names:
-            x = self.get_submodule(name)(x)
-        return x
+def test_a_failed_forward_falls_back_and_says_so(old_model: nn.Module) -> None:
+    old_model.train()
+    new_model, wrong = NewModel(), torch.randn(1, 4, 6, 6)
+    before = traces(old_model)
+    mapper = WeightMapper(old_model, new_model, dummy_input=wrong)
+    assert len(mapper.suggest_mapping()) == 16
+    notes = [note for note in mapper.plan.notes if 'could not run on dummy_input' in note]
+    assert [note.split()[0] for note in notes] == ['OldModel', 'NewModel']
+    assert 'RuntimeError' in notes[0]
+    assert notes[0].endswith('the order of its tensors stands in for the order of execution')
+    assert same_traces(before, traces(old_model))
 
 
-def test_execution_tells_alike_layers_apart() -> None:
-    source, target = Twins(('left', 'right'), False), Twins(('eins', 'zwei'), True)
-    mapping = WeightMapper(source, target, dummy_input=torch.randn(2, 4)).suggest_mapping()
-    assert mapping['left.weight'] == 'eins.weight'
-    assert mapping['right.weight'] == 'zwei.weight'
+def right(mapper: WeightMapper, wanted: dict[str, Tensor]) -> int:
+    mapper.suggest_mapping()
+    return sum(torch.equal(value, wanted[name]) for name, value in state_of(mapper).items())
+
+
+@pytest.mark.parametrize(
+    ('make', 'wanted', 'inputs'),
+    [
+        (lambda: (fill(SplitVit()), FusedVit()), by_hand, IMAGE),
+        (lambda: (fill(SplitVit(bias='qv')), FusedVit(bias='qv')), by_hand, IMAGE),
+        (lambda: (fill(OldModel()), OldModel()), lambda model: model.state_dict(), PICTURE),
+        (
+            lambda: (fill(OldModel()), NewModel()),
+            lambda model: dict(
+                zip(
+                    (k for k in sorted(NewModel().state_dict(), key=lambda k: k.startswith('cl'))),
+                    model.state_dict().values(),
+                    strict=True,
+                )
+            ),
+            PICTURE,
+        ),
+        (lambda: (fill(FusedVit(depth=4)), FusedVit(depth=4)), lambda model: model.state_dict(), IMAGE),
+    ],
+    ids=['split to fused', 'without the bias of k', 'itself', 'renamed', 'deeper'],
+)
+def test_never_fewer_right_with_dummy_input(
+    make: Callable[[], tuple[nn.Module, nn.Module]],
+    wanted: Callable[[nn.Module], dict[str, Tensor]],
+    inputs: Tensor,
+) -> None:
+    source, target = make()
+    values = wanted(source)
+    counts = [
+        right(WeightMapper(source, target, dummy_input=given), values) for given in (None, inputs, torch.zeros(1))
+    ]
+    state = source.state_dict()
+    counts += [
+        right(WeightMapper.from_state_dict(state, target, dummy_input=given), values) for given in (None, inputs)
+    ]
+    assert counts == [len(values)] * 5
+
+
+# Verification.
+
+
+def test_verify_is_zero_for_an_identical_pair(old_model: nn.Module) -> None:
+    mapper = WeightMapper(old_model, OldModel())
+    mapper.suggest_mapping(verify=dict(inputs=PICTURE))
+    assert mapper.plan.settings['max_output_difference'] == 0.0
+    assert mapper.plan.notes[-1] == 'largest difference between the outputs of both models: 0'
+
+
+def test_verify_is_the_true_difference(old_model: nn.Module) -> None:
+    """The target subtracts 3 from what the source gives."""
+
+    class Shifted(OldModel):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) - 3
+
+    target = Shifted()
+    mapper = WeightMapper(old_model, target)
+    assert mapper.verify(PICTURE) == pytest.approx(3.0, abs=1e-5)
+    mapper.suggest_mapping(verify=dict(inputs=PICTURE))
+    assert mapper.plan.settings['max_output_difference'] == pytest.approx(3.0, abs=1e-5)
+
+
+def test_what_the_plan_leaves_out_counts_with_the_targets_own_values(old_model: nn.Module) -> None:
+    target = fill(OldModel(), 1)
+    mapper = WeightMapper(old_model, target)
+    mapper.suggest_mapping(threshold=1.0, weights={'shape': 0.0, 'hierarchy': 0.0})
+    kept = {entry.target for entry in mapper.plan.entries if not entry.loads}
+    mixed = fill(OldModel(), 1)
+    mixed.load_state_dict(old_model.state_dict() | {name: target.state_dict()[name] for name in kept})
+    with torch.no_grad():
+        expected = (mixed(PICTURE) - old_model(PICTURE)).abs().max().item()
+    assert mapper.verify(PICTURE) == pytest.approx(expected, abs=1e-6)
+
+
+def test_verify_needs_a_source_module(old_model: nn.Module) -> None:
+    mapper = WeightMapper.from_state_dict(old_model.state_dict(), OldModel())
+    with pytest.raises(
+        CheckpointError, match=r'Expected a source module to verify against but got tensors alone\. Give'
+    ):
+        mapper.suggest_mapping(verify=dict(inputs=PICTURE))
+
+
+def test_the_target_has_its_values_again_when_the_forward_raises(old_model: nn.Module) -> None:
+    target = OldModel()
+    before = traces(target)
+    with pytest.raises(RuntimeError):
+        WeightMapper(old_model, target).verify(torch.zeros(1, 4, 6, 6))
+    assert same_traces(before, traces(target))
+
+
+def test_strategies_are_those_of_the_seed() -> None:
+    assert STRATEGIES == ('best_match', 'conservative', 'shape_only')

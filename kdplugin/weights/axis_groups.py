@@ -26,6 +26,7 @@ from kdplugin.weights.source import open_source
 from kdplugin.weights.stream_bases import settle
 from kdplugin.weights.transformer_axes import place_blocks
 from kdplugin.weights.transformer_blocks import find_blocks
+from kdplugin.weights.units import is_definition_order
 from kdplugin.weights.views import viewed
 
 METHODS = ('truncate', 'average', 'svd')
@@ -73,7 +74,8 @@ def with_projection(
     if not any(slot.changing for layer in layers for slot in layer.tensors.values()):
         return plan
     plan = split
-    axes, blocks = Axes(layers), find_blocks(layers)
+    ordered = is_definition_order(entry.target for entry in plan.entries)
+    axes, blocks = Axes(layers), find_blocks(layers, ordered=ordered)
     placed = {id(layer) for block in blocks for layer in block.layers}
     outside = [layer for layer in layers if id(layer) not in placed]
     rotary = rotary or rotary_custom([*meta, *(entry.target for entry in plan.entries)], layers, blocks)

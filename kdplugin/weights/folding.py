@@ -25,6 +25,9 @@ from kdplugin.weights.transformer_blocks import Block, Sublayer
 
 Key = tuple[int, int]
 
+BEGINNING = {'embed', 'stem', 'pre'}
+"""Words of norms that the stream begins with."""
+
 
 @dataclass
 class Folds:
@@ -74,7 +77,7 @@ def fold_stream(
         folds.notes += [f'{one.path}: a scale on the rotated stream keeps its nearest diagonal' for one in left]
     for norm in outside:
         if norm.is_norm and _on_stream(axes, norm, name):
-            readers = _readers_after(axes, norm, outside, name)
+            readers = _readers_of(axes, norm, blocks, outside, name)
             if readers:
                 _fold_norm(plan, folds, norm, readers)
             else:
@@ -83,24 +86,29 @@ def fold_stream(
 
 
 def _on_stream(axes: Axes, norm: Layer, name: str) -> bool:
-    placed = axes.places.get((norm.weight.entry, norm.weight.piece, len(norm.weight.old) - 1))
-    return placed is not None and placed.group == name
+    return _group(axes, norm, len(norm.weight.old) - 1) == name
 
 
-def _readers_after(axes: Axes, norm: Layer, outside: Sequence[Layer], name: str) -> list[Layer]:
-    """Return the layers that read a norm outside of blocks: those after or beside it that read as wide a stream."""
-    found = []
-    for one in outside:
-        if not one.is_matrix or one.inputs != norm.weight.change(0):
-            continue
-        beside = one.path.rpartition('.')[0] == norm.path.rpartition('.')[0] and 'down' in one.words
-        if one.order < norm.order and not beside:
-            continue
-        placed = axes.places.get((one.weight.entry, one.weight.piece, 1))
-        if placed is not None and placed.group == name:
-            found.append(one)
-    stop = [one.order for one in outside if one.is_norm and one.order > norm.order and _on_stream(axes, one, name)]
-    return [one for one in found if not stop or one.order < stop[0]]
+def _readers_of(axes: Axes, norm: Layer, blocks: Sequence[Block], outside: Sequence[Layer], name: str) -> list[Layer]:
+    """Return the layers that read a norm outside of blocks: the merging beside it, or those behind a final norm."""
+    on_stream = [
+        one for one in outside if one.is_matrix and one.inputs == norm.weight.change(0) and _group(axes, one, 1) == name
+    ]
+    parent = norm.path.rpartition('.')[0]
+    beside = [one for one in on_stream if one.path.rpartition('.')[0] == parent and 'down' in one.words]
+    if beside or BEGINNING & {*norm.words}:
+        return beside
+    if not blocks[0].ordered:
+        return on_stream
+    last = max(layer.order for block in blocks for layer in block.layers)
+    later = [one.order for one in outside if one.is_norm and one.order > norm.order and _on_stream(axes, one, name)]
+    end = min(later, default=norm.order + len(axes.layers))
+    return [one for one in on_stream if last < norm.order < one.order < end]
+
+
+def _group(axes: Axes, layer: Layer, dim: int) -> str | None:
+    placed = axes.places.get((layer.weight.entry, layer.weight.piece, dim))
+    return placed.group if placed else None
 
 
 def _fold_norm(plan: ProjectionPlan, folds: Folds, norm: Layer, readers: Sequence[Layer]) -> None:
@@ -156,9 +164,7 @@ def _writer_before(axes: Axes, norm: Layer, outside: Sequence[Layer], name: str)
     """Return the layer whose output goes through a norm to the stream, and nowhere else, or None."""
     parent = norm.path.rpartition('.')[0]
     beside = [one for one in outside if one.is_matrix and parent and one.path.rpartition('.')[0] == parent]
-    placed = [axes.places.get((one.weight.entry, one.weight.piece, 0)) for one in beside]
-    fits = len(beside) == 1 and placed[0] is not None and placed[0].group == name
-    return beside[0] if fits else None
+    return beside[0] if len(beside) == 1 and _group(axes, beside[0], 0) == name else None
 
 
 def _keep(folds: Folds, norm: Layer, writer: Layer | None) -> None:

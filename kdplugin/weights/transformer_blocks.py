@@ -45,10 +45,15 @@ class Sublayer:
 
 @dataclass
 class Block:
-    """One layer of a stack."""
+    """One layer of a stack.
+
+    Args:
+        ordered: the layers come as the model defines them, so that their order tells something.
+    """
 
     path: str
     widths: tuple[int, int]
+    ordered: bool = True
     sublayers: list[Sublayer] = field(default_factory=list)
     norms: list[Layer] = field(default_factory=list)
     scales: list[Layer] = field(default_factory=list)
@@ -68,11 +73,17 @@ class Block:
     def is_pre_norm(self) -> bool:
         """Whether each sublayer reads through a norm of its own, as far as order and names tell.
 
-        A norm that comes first in the block, or is called so ('layernorm_before', 'input_layernorm').
+        A norm that comes first in the block, or is called so ('layernorm_before', 'input_layernorm'). Where the order
+        says nothing, as in alphabetical files: one numbered norm ('norm1', 'ln_2') for each sublayer, and an MLP
+        other than that of torch's encoder layers ('linear1').
         """
-        first = min(sub.order for sub in self.sublayers)
-        named = any(BEFORE & {*norm.words} for norm in self.norms)
-        return not self.norms or named or min(norm.order for norm in self.norms) < first
+        if not self.norms or any(BEFORE & {*norm.words} for norm in self.norms):
+            return True
+        if self.ordered:
+            return min(norm.order for norm in self.norms) < min(sub.order for sub in self.sublayers)
+        numbered = all(re.search(r'(norm|ln)_?\d+$', norm.path) for norm in self.norms)
+        torch_layer = any(re.search(r'\blinear\d$', layer.path) for sub in self.sublayers for layer in sub.readers)
+        return numbered and not torch_layer and len(self.norms) == len(self.sublayers)
 
     def norm_of(self, sublayer: Sublayer) -> Layer | None:
         """Return the norm that a sublayer of a pre-norm block reads through, or None."""
@@ -92,8 +103,12 @@ class Block:
         return self.scales[subs.index(sublayer)] if len(self.scales) == len(subs) else None
 
 
-def find_blocks(layers: Sequence[Layer]) -> list[Block]:
-    """Return the blocks with attention, in order, with everything in them."""
+def find_blocks(layers: Sequence[Layer], *, ordered: bool = True) -> list[Block]:
+    """Return the blocks with attention, in order, with everything in them.
+
+    Args:
+        ordered: see ``Block``.
+    """
     parts: dict[str, dict[str, Layer]] = {}
     for layer in layers:
         if layer.part and layer.is_matrix:
@@ -104,7 +119,7 @@ def find_blocks(layers: Sequence[Layer]) -> list[Block]:
             continue
         root = _root(parent)
         path = _block_path(root, layers)
-        block = blocks.setdefault(path, Block(path, found['q'].inputs))
+        block = blocks.setdefault(path, Block(path, found['q'].inputs, ordered))
         block.sublayers.append(_attention(parent, root, found, layers))
     for block in blocks.values():
         taken = {id(layer) for sub in block.sublayers for layer in _layers_of(sub)}

@@ -91,6 +91,23 @@ def test_a_norm_that_nothing_reads_keeps_its_nearest_diagonal() -> None:
     assert abs(gain.mean() - source['norm.weight'].mean()) < 0.1
 
 
+def test_a_norm_at_the_beginning_is_not_taken_for_the_one_before_the_head() -> None:
+    """Where the final norm is not loaded, the head reads a stream that no loaded norm stands before."""
+    wide, narrow = (torchvision.models.SwinTransformer([4, 4], w, [2], [w // 8], [4, 4]) for w in (16, 8))
+    source = {name: value for name, value in wide.state_dict().items() if not name.startswith('norm.')}
+    plan = with_projection(same_names(source, narrow.state_dict()), source)
+    assert steps(plan, 'head.weight') == ['project(1, stream.16, in)']
+
+
+@torch.no_grad()
+def test_alphabetical_targets_are_folded_alike() -> None:
+    wide, narrow = fill(Vit(32)), Vit(16)
+    target = dict(sorted(narrow.state_dict().items()))
+    plan = with_projection(same_names(wide.state_dict(), target), wide.state_dict())
+    same = plan_of(wide, narrow)
+    assert {e.target: e.pieces for e in plan.entries} == {e.target: e.pieces for e in same.entries}
+
+
 def test_a_norm_behind_the_patch_embedding_hands_its_gain_to_it() -> None:
     wide, narrow = (torchvision.models.SwinTransformer([4, 4], w, [2, 2], [w // 8, w // 4], [4, 4]) for w in (16, 8))
     plan = plan_of(wide, narrow)

@@ -40,6 +40,15 @@ def test_a_person_may_know_better() -> None:
     assert plan.groups['stream.32'].kind == 'residual'
 
 
+@pytest.mark.parametrize(('wide', 'narrow', 'kind'), [
+    (Vit(32), Vit(16), 'residual'), (PostNorm(32, 4), PostNorm(16, 2), 'hidden')])  # fmt: skip
+def test_alphabetical_targets_tell_by_their_names(wide: nn.Module, narrow: nn.Module, kind: str) -> None:
+    """As safetensors files have it; the order of their tensors says nothing about the order of layers."""
+    target = dict(sorted(narrow.state_dict().items()))
+    plan = with_projection(same_names(wide.state_dict(), target), wide.state_dict(), head_dim=8)
+    assert plan.groups['stream.32'].kind == kind
+
+
 class Strange(Vit):
     def __init__(self, width: int) -> None:
         super().__init__(width)

@@ -111,8 +111,13 @@ def attention_part(path: str) -> tuple[str, str] | None:
     return (parent, part) if part else None
 
 
-def name_similarity(first: Sequence[str], second: Sequence[str]) -> NDArray[np.float32]:
+def name_similarity(
+    first: Sequence[str], second: Sequence[str], *, shared_words: bool = False
+) -> NDArray[np.float32]:
     """Compare every path of one list with every path of another by their words.
+
+    Args:
+        shared_words: leave out words that one list alone has; they cannot tell which path of the other is meant.
 
     Returns:
         Matrix of len(first) x len(second) in 0 to 1: the Jaccard index of their words, where a word counts the more the
@@ -125,6 +130,8 @@ def name_similarity(first: Sequence[str], second: Sequence[str]) -> NDArray[np.f
     two.resize((len(second), size))
     presence = np.asarray((one > 0).mean(axis=0) + (two > 0).mean(axis=0)).ravel() / 2
     weights = np.log(2.0 / np.maximum(presence, 1e-9)) + 0.1
+    if shared_words:
+        weights *= np.asarray((one > 0).sum(axis=0)).ravel() * np.asarray((two > 0).sum(axis=0)).ravel() > 0
     left, right = one @ sparse.diags(weights), two @ sparse.diags(weights)
     binary = (two > 0).astype(np.float64)
     # words are shared by few: the smaller of the two counts is taken as their mean over the shared words

@@ -100,10 +100,15 @@ def test_margins_of_an_assignment_that_is_not_the_best_can_be_negative() -> None
 
 def test_evidence_is_likeness_ordinals_and_equal_paths() -> None:
     scores = evidence(['a.norm1', 'a.norm2'], ['x.norm1', 'a.norm2'])
-    alike = evidence(['a.norm', 'a.norm_'], ['x.norm', 'b.norm_'])
     assert scores[0, 1] < scores[0, 0] < scores[1, 1]
     assert scores[1, 1] == pytest.approx(1 + ORDINAL + EXACT)
-    assert (alike < 1).all()
+
+
+def test_words_that_both_sides_have_count_half_of_the_likeness() -> None:
+    """'q' is all that both share; as words of all four paths q is one of three between the first two."""
+    same, other = evidence(['x.q'], ['y.q', 'y.k'])[0].tolist()
+    assert 0.5 < same < 1
+    assert other == 0
 
 
 def test_parts_of_attention_attract_their_like() -> None:

@@ -123,3 +123,11 @@ def test_rare_words_and_last_words_count_more() -> None:
         ['model.blocks.attn.proj'], ['model.blocks.attn.fc', 'net.stages.attn.proj', 'model.blocks.x.y']
     )[0]
     assert scores[1] > scores[0] > scores[2]
+
+
+def test_words_of_one_side_alone_may_be_left_out() -> None:
+    """'fc', 'score' and 'pred' say nothing about which is which."""
+    left, right = ['h.fc_cls', 'h.fc_reg'], ['p.bbox_pred', 'p.cls_score']
+    assert name_similarity(left, right).max() < 0.6
+    assert name_similarity(left, right, shared_words=True) == pytest.approx(np.array([[0, 1], [1, 0]]))
+    assert not name_similarity(['a.b'], ['c.d'], shared_words=True).any()

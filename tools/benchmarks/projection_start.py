@@ -241,8 +241,8 @@ def run_all(seeds: Sequence[int], options: Sequence[str], work: Path, out: Path)
         in_process(train_teacher, CONFIGS / f'{source.parent.name}.py', str(source.parent))
     inputs = data + hash_file(source)
     records: list[dict[str, Any]] = []
-    for seed in seeds:
-        for start in STARTS:
+    for start in STARTS:
+        for seed in seeds:
             began = time.perf_counter()
             records.append(kept_or_measured(start, seed, options, work, inputs))
             write_json(out, {'runs': summary(records), 'recipe': recipe(records, source.parent)})

@@ -18,7 +18,7 @@ from mmengine import fileio
 from mmengine.runner import checkpoint as host
 
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.io import read_checkpoint
+from kdplugin.weights.reading.io import read_checkpoint
 
 TABLES = {
     'torchvision://': host.get_torchvision_models,

@@ -26,7 +26,7 @@ from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
 from kdplugin.preflight.data import require_matching_classes
 from kdplugin.preflight.findings import host_mistakes
 from kdplugin.preflight.work_dir import check_writable, work_dir_of
-from kdplugin.weights.io import read_checkpoint, trust_checkpoints
+from kdplugin.weights.reading.io import read_checkpoint, trust_checkpoints
 
 SAFE_HOOK = 'kdplugin.SafeCheckpointHook'
 DISTILLATION_HOOK = 'kdplugin.DistillationHook'

@@ -22,7 +22,7 @@ from kdplugin.reports.compare import compare
 from kdplugin.reports.comparison_report import comparison_parts, write_comparison
 from kdplugin.reports.run_log import logged_seconds, read_run
 from kdplugin.reports.tables import show
-from kdplugin.weights.io import hash_file
+from kdplugin.weights.reading.io import hash_file
 
 CONFIGS = Path('configs') / 'quickstart'
 DATA = Path('data') / 'digit_scenes'

@@ -11,7 +11,7 @@ from torch import nn
 
 from kdplugin.errors import ConfigError
 from kdplugin.module_paths import did_you_mean, find_module
-from kdplugin.weights.source import TensorSource, open_source
+from kdplugin.weights.reading.source import TensorSource, open_source
 
 TARGETS = (
     "what gets the weights: a config file (its model; a KD config's student), 'timm:NAME', 'torchvision:NAME', or a "

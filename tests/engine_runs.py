@@ -24,7 +24,7 @@ from torch import nn
 from kdplugin import launch
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.hooks import atomic_backend
-from kdplugin.weights.io import hash_file, hash_tensors
+from kdplugin.weights.reading.io import hash_file, hash_tensors
 
 _names = itertools.count()
 

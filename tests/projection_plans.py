@@ -7,8 +7,8 @@ from pathlib import Path
 from engine_fixtures import build, segmentor
 from torch import Tensor
 
-from kdplugin.weights.io import read_checkpoint
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan, Step
+from kdplugin.weights.reading.io import read_checkpoint
 
 
 def first_channels(part: str = 'backbone') -> ProjectionPlan:

@@ -19,7 +19,7 @@ import kdplugin.registry  # noqa: F401
 from kdplugin import checkpoint_schemes
 from kdplugin.checkpoint_schemes import load_from_safe, local_file
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.io import trust_checkpoints, write_checkpoint
+from kdplugin.weights.reading.io import trust_checkpoints, write_checkpoint
 
 REFUSED = 'Nothing was executed.*trust_checkpoint=True'
 

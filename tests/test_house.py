@@ -35,8 +35,23 @@ MAY_IMPORT = {
 }
 """What each room may import besides itself."""
 
+WEIGHTS = (
+    {'naming'},
+    {'reading'},
+    {'plan', 'units'},
+    {'steps'},
+    {'plan_shapes'},
+    {'layouts', 'mapping', 'reports'},
+    {'projection'},
+    {'apply', 'export', 'renamer'},
+    {'mapper'},
+    {'planning'},
+    {'presets', 'project'},
+)
+"""The floors of the weights room, from the ground up: what stands on one imports floors below it alone."""
+
 OPTIONAL_HOST = '_mmengine_globals'
-"""The function of weights/io.py that learns what mmengine's checkpoints hold, where mmengine is installed."""
+"""The function of weights/reading/io.py that learns what mmengine's checkpoints hold, where mmengine is installed."""
 
 NEEDS_NO_TEST = {'__init__', 'errors', 'registry', 'base'}
 
@@ -83,6 +98,25 @@ def test_the_plan_has_no_circle() -> None:
         free = {room for room, others in left.items() if not others & left.keys()}
         assert free, f'circle among {sorted(left)}'
         left = {room: others for room, others in left.items() if room not in free}
+
+
+@pytest.mark.parametrize('path', sorted((PACKAGE / 'weights').rglob('*.py')), ids=name_of)
+def test_the_weights_room_is_built_from_the_ground_up(path: Path) -> None:
+    floors = {room: floor for floor, rooms in enumerate(WEIGHTS) for room in rooms}
+    room = path.relative_to(PACKAGE / 'weights').parts[0].removesuffix('.py')
+    names = [name.split('.') for name in imports(parse(path)) if name.startswith('kdplugin.weights.')]
+    others = {parts[2] for parts in names} - {room}
+    assert {other for other in others if floors[other] >= floors.get(room, -1)} == set()
+
+
+def test_no_file_imports_one_that_imports_it() -> None:
+    """Circles within a room, also those that hide in functions or behind TYPE_CHECKING."""
+    names = {'.'.join(path.relative_to(ROOT).with_suffix('').parts): path for path in SOURCES}
+    left = {name: set(imports(parse(path))) & names.keys() - {name} for name, path in names.items()}
+    while left:
+        free = {name for name, others in left.items() if not others & left.keys()}
+        assert free, f'circle among {sorted(left)}'
+        left = {name: others for name, others in left.items() if name not in free}
 
 
 @pytest.mark.parametrize('path', [p for p in SOURCES if room_of(p) in ('weights', 'pruning')], ids=name_of)

@@ -101,11 +101,11 @@ import json, sys
 sys.modules.update(dict.fromkeys(('mmengine', 'mmcv', 'mmdet', 'mmseg')))
 import kdplugin, kdplugin.errors
 bare = [name for name in ('torch', 'numpy') if name in sys.modules]
-import kdplugin.module_paths, kdplugin.weights.io, kdplugin.weights.export
+import kdplugin.module_paths, kdplugin.weights.reading.io, kdplugin.weights.export
 heavy = ('torchvision', 'matplotlib', 'sklearn', 'scipy', 'rich', 'timm', 'pandas')
 brought = [name for name in heavy if name in sys.modules]
 import torch
-from kdplugin.weights.io import read_checkpoint, write_checkpoint
+from kdplugin.weights.reading.io import read_checkpoint, write_checkpoint
 write_checkpoint({'w': torch.ones(2)}, 'a.pth')
 print(json.dumps(dict(bare=bare, brought=brought, read=read_checkpoint('a.pth')['w'].tolist())))
 """

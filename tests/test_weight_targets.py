@@ -20,7 +20,7 @@ from kdplugin.weight_targets import (
     stand_in,
     target_of,
 )
-from kdplugin.weights.source import open_source
+from kdplugin.weights.reading.source import open_source
 
 
 def arguments(*words: str) -> argparse.Namespace:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from kdplugin.reports.cli import run_tool
-from kdplugin.weights.io import read_checkpoint, state_dict_of, write_checkpoint
-from kdplugin.weights.torchvision_fcn import fcn_from_torchvision
+from kdplugin.weights.layouts.torchvision_fcn import fcn_from_torchvision
+from kdplugin.weights.reading.io import read_checkpoint, state_dict_of, write_checkpoint
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from kdplugin.reports.cli import run_tool
 from kdplugin.weight_targets import add_arguments, plan_options, source_of, target_of
-from kdplugin.weights.picture import save_picture
 from kdplugin.weights.project import plan_for, report_for
+from kdplugin.weights.reports.picture import save_picture
+from kdplugin.weights.reports.report_text import report_text
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         source, target = source_of(arguments), target_of(arguments)
         plan = plan_for(source, target, **plan_options(arguments))
         report = report_for(plan, source)
-        print(report.text(arguments.every_tensor))
+        print(report_text(report, every_tensor=arguments.every_tensor))
         if arguments.json:
             plan.save(arguments.json)
         if arguments.picture:

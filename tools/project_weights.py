@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from kdplugin.reports.cli import run_tool
 from kdplugin.weight_targets import add_arguments, plan_options, source_of, target_of
-from kdplugin.weights.io import write_checkpoint
 from kdplugin.weights.project import AUTO, hash_source, project
+from kdplugin.weights.reading.io import write_checkpoint
+from kdplugin.weights.reports.report_text import report_text
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tensors = {prefix + name: value for name, value in projection.tensors.items()}
         header = {'kdplugin': json.dumps({'projection': record})}
         write_checkpoint({'meta': {'kdplugin': {'projection': record}}, 'state_dict': tensors}, arguments.out, header)
-        print(projection.report.text(arguments.every_tensor))
+        print(report_text(projection.report, every_tensor=arguments.every_tensor))
         if arguments.report:
             projection.save_records(arguments.report)
         print(f'{arguments.out}: {len(tensors)} tensors')

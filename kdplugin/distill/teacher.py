@@ -19,7 +19,7 @@ from kdplugin.distill.probe import ProbeResult
 from kdplugin.distill.taps import catch
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.module_paths import did_you_mean
-from kdplugin.weights.io import hash_file, read_checkpoint, state_dict_of
+from kdplugin.weights.reading.io import hash_file, read_checkpoint, state_dict_of
 
 TEACHER_KEYS = ('cfg', 'model', 'checkpoint', 'trust_checkpoint')
 

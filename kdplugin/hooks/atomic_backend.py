@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.fileio import LocalBackend, register_backend
 
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.io import atomic_file, hash_file
+from kdplugin.weights.reading.io import atomic_file, hash_file
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -18,7 +18,7 @@ from kdplugin.distill.rng import rng_state, set_rng_state
 from kdplugin.errors import CheckpointError
 from kdplugin.hooks import atomic_backend  # noqa: F401 - registers the backend
 from kdplugin.registry import HOOKS
-from kdplugin.weights.io import read_checkpoint
+from kdplugin.weights.reading.io import read_checkpoint
 
 RNG_KEY = 'rng_states'
 

@@ -18,9 +18,10 @@ from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.distillation_hook import KEY
 from kdplugin.module_paths import find_module
 from kdplugin.registry import HOOKS
-from kdplugin.weights.head_counts import Heads
 from kdplugin.weights.project import AUTO, Projection, hash_source, load_into, project
-from kdplugin.weights.source import TensorSource, open_source
+from kdplugin.weights.projection.head_counts import Heads
+from kdplugin.weights.reading.source import TensorSource, open_source
+from kdplugin.weights.reports.report_text import report_text
 
 FOLDER = 'weight_projection'
 RECORD = 'projection'
@@ -111,7 +112,7 @@ class WeightProjectionHook(Hook):
             self._record = dict(
                 source=self.source, sha256=hash_source(self._path, source), target=self.target, coverage=coverage
             )
-        runner.logger.info('\n' + projection.report.text())
+        runner.logger.info('\n' + report_text(projection.report))
 
     @property
     def _path(self) -> str:

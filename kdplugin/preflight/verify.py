@@ -35,7 +35,7 @@ from kdplugin.preflight.step import (
     run_step,
 )
 from kdplugin.preflight.work_dir import check_work_dir
-from kdplugin.weights.io import trust_checkpoints
+from kdplugin.weights.reading.io import trust_checkpoints
 
 
 def verify(config: Config) -> list[Finding]:

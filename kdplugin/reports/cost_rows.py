@@ -15,7 +15,7 @@ from kdplugin.reports.plain_model import build_plain_model
 from kdplugin.reports.rows import Row
 from kdplugin.reports.run_log import RunLog, Validation
 from kdplugin.weights.export import student_weights
-from kdplugin.weights.io import read_checkpoint
+from kdplugin.weights.reading.io import read_checkpoint
 
 T = TypeVar('T')
 

@@ -12,7 +12,7 @@ from kdplugin.distill.teacher import load_strictly
 from kdplugin.reports.plain_model import build_plain_model
 from kdplugin.reports.tables import count, new_table, number
 from kdplugin.weights.export import ExportReport
-from kdplugin.weights.io import read_checkpoint, state_dict_of
+from kdplugin.weights.reading.io import read_checkpoint, state_dict_of
 
 
 def export_parts(report: ExportReport) -> list[RenderableType]:

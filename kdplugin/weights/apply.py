@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.bases import Basis
-from kdplugin.weights.basis_statistics import make_bases
+from kdplugin.weights.layouts.views import viewed
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan, Step
 from kdplugin.weights.plan_shapes import check_plan
-from kdplugin.weights.source import open_source
+from kdplugin.weights.projection.bases import Basis
+from kdplugin.weights.projection.basis_statistics import make_bases
+from kdplugin.weights.reading.source import open_source
+from kdplugin.weights.reading.tensor_source import TensorSource
 from kdplugin.weights.steps import computable, run_step
-from kdplugin.weights.tensor_source import TensorSource
-from kdplugin.weights.views import viewed
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def apply_plan(
     Args:
         source: whatever ``open_source`` takes.
         target_dtypes: types by target tensor; without one a tensor keeps its source's type.
-        moments: second moments by axis group; see ``kdplugin.weights.moments``.
+        moments: second moments by axis group; see ``kdplugin.weights.projection.moments``.
 
     Raises:
         CheckpointError: the plan does not fit the source, or a tensor is not finite or of a wrong type.

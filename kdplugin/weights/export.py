@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.io import read_checkpoint, state_dict_of, write_checkpoint
+from kdplugin.weights.reading.io import read_checkpoint, state_dict_of, write_checkpoint
 
 META_KEPT = ('dataset_meta', 'kdplugin')
 """What an exported file says about itself: classes and palette, and how it was distilled."""

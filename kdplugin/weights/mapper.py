@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.module_paths import did_you_mean
 from kdplugin.weights.apply import apply_plan
-from kdplugin.weights.cautions import near_misses, with_cautions
-from kdplugin.weights.convert import SCORE_WEIGHTS, Converter, resized_positions
-from kdplugin.weights.execution import call, execution_order, largest_difference, untouched
-from kdplugin.weights.io import atomic_file
-from kdplugin.weights.layers import choose_layers, weight_similarity
-from kdplugin.weights.mapping_report import mapping_report, print_mapping
-from kdplugin.weights.matching import Matcher
-from kdplugin.weights.patch_merging import merge_order
+from kdplugin.weights.mapping.cautions import near_misses, with_cautions
+from kdplugin.weights.mapping.convert import SCORE_WEIGHTS, Converter, resized_positions
+from kdplugin.weights.mapping.execution import call, execution_order, largest_difference, untouched
+from kdplugin.weights.mapping.matching import Matcher
+from kdplugin.weights.mapping.patch_merging import merge_order
+from kdplugin.weights.mapping.tree import Node
+from kdplugin.weights.mapping.values import arranged, readable, value_anchors
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
-from kdplugin.weights.source import MemorySource, TensorSource, open_source
-from kdplugin.weights.tree import Node
+from kdplugin.weights.projection.layers import choose_layers, weight_similarity
+from kdplugin.weights.reading.io import atomic_file
+from kdplugin.weights.reading.source import MemorySource, TensorSource, open_source
+from kdplugin.weights.reports.mapping_report import mapping_report, print_mapping
 from kdplugin.weights.units import Unit, build_units, is_definition_order
-from kdplugin.weights.values import arranged, readable, value_anchors
 
 STRATEGIES = ('best_match', 'conservative', 'shape_only')
 CONSERVATIVE = 0.75
@@ -35,7 +35,7 @@ class WeightMapper:
     """Suggest which tensor of a source belongs to which of a target.
 
     The interface is that of lit-wsl's WeightMapper (https://github.com/twsl/lit-wsl); the method is
-    ``kdplugin.weights.matching``. Beyond one-to-one names, ``plan`` holds splits, fusions, transpositions and
+    ``kdplugin.weights.mapping.matching``. Beyond one-to-one names, ``plan`` holds splits, fusions, transpositions and
     resized position embeddings.
 
     Args:

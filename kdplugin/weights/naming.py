@@ -111,9 +111,7 @@ def attention_part(path: str) -> tuple[str, str] | None:
     return (parent, part) if part else None
 
 
-def name_similarity(
-    first: Sequence[str], second: Sequence[str], *, shared_words: bool = False
-) -> NDArray[np.float32]:
+def name_similarity(first: Sequence[str], second: Sequence[str], *, shared_words: bool = False) -> NDArray[np.float32]:
     """Compare every path of one list with every path of another by their words.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.io import atomic_file
+from kdplugin.weights.reading.io import atomic_file
 
 KINDS = ('exact', 'renamed', 'converted', 'projected', 'random', 'refused')
 """How a target tensor is filled.
@@ -75,6 +75,10 @@ class Piece:
     steps: tuple[Step, ...] = ()
     shape: tuple[int, ...] | None = None
 
+    def __str__(self) -> str:
+        steps = ', '.join(map(str, self.steps))
+        return steps or 'copy' if self.source is not None else f'zeros{self.shape}'
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -122,6 +126,23 @@ class Entry:
     def sources(self) -> tuple[str, ...]:
         """Names of the source tensors, in order."""
         return tuple(piece.source for piece in self.pieces if piece.source is not None)
+
+    @property
+    def operation(self) -> str:
+        """What happens to the sources, as text.
+
+        Example:
+            >>> narrow = Step('narrow', {'dim': 0, 'start': 0, 'stop': 4})
+            >>> Entry('q', (4, 8), 'converted', (Piece('qkv', (narrow,)),)).operation
+            'narrow(0, 0, 4)'
+        """
+        if not self.loads:
+            return 'none: keeps its initialisation'
+        pieces = list(map(str, self.pieces))
+        if len(pieces) == 1:
+            return pieces[0]
+        same = f'{len(pieces)} x {pieces[0]}' if len(set(pieces)) == 1 else ' | '.join(pieces)
+        return f'join(dim {self.join}): {same}'
 
 
 @dataclass(frozen=True)

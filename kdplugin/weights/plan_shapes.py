@@ -10,8 +10,8 @@ from torch import Tensor
 from kdplugin.errors import CheckpointError
 from kdplugin.module_paths import did_you_mean
 from kdplugin.weights.plan import AxisGroup, Piece, ProjectionPlan, Step
+from kdplugin.weights.reading.tensor_source import TensorSource
 from kdplugin.weights.steps import run_step
-from kdplugin.weights.tensor_source import TensorSource
 
 
 def check_plan(plan: ProjectionPlan, source: TensorSource) -> None:

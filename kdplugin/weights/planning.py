@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from kdplugin.weights.axis_groups import with_projection
-from kdplugin.weights.head_counts import HeadDim, Heads
 from kdplugin.weights.mapper import WeightMapper
 from kdplugin.weights.plan import ProjectionPlan
-from kdplugin.weights.source import open_source
+from kdplugin.weights.projection.axis_groups import with_projection
+from kdplugin.weights.projection.head_counts import HeadDim, Heads
+from kdplugin.weights.reading.source import open_source
 
 ANY_WIDTH = 0.999
 """A shape tolerance that lets every width through."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from kdplugin.weights.axis_groups import with_projection
-from kdplugin.weights.layers import choose_layers
-from kdplugin.weights.layouts import wan_lite_layout
+from kdplugin.weights.layouts.skeletons import wan_lite_layout
+from kdplugin.weights.layouts.wan import StaticWan, block_count
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan, Step
-from kdplugin.weights.source import open_source
-from kdplugin.weights.wan import StaticWan, block_count
+from kdplugin.weights.projection.axis_groups import with_projection
+from kdplugin.weights.projection.layers import choose_layers
+from kdplugin.weights.reading.source import open_source
 
 HEAD = 128
 """Width of a head in every size of Wan."""
@@ -58,7 +58,7 @@ def wan_lite_plan(
         method, layers: see ``with_projection`` and ``choose_layers``.
 
     Example:
-        >>> from kdplugin.weights.layouts import wan_layout
+        >>> from kdplugin.weights.layouts.skeletons import wan_layout
         >>> plan = wan_lite_plan(wan_layout(1536, 8960, 30))
         >>> plan['blocks.15.attn.in_proj_weight'].sources[1]
         'blocks.29.attn1.to_k.weight'

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.apply import apply_plan
-from kdplugin.weights.head_counts import Heads
-from kdplugin.weights.io import atomic_file, hash_file, hash_tensors
-from kdplugin.weights.picture import save_picture
 from kdplugin.weights.plan import ProjectionPlan
 from kdplugin.weights.planning import make_plan
-from kdplugin.weights.report import PlanReport
-from kdplugin.weights.tensor_source import TensorSource
+from kdplugin.weights.projection.head_counts import Heads
+from kdplugin.weights.reading.io import atomic_file, hash_file, hash_tensors
+from kdplugin.weights.reading.tensor_source import TensorSource
+from kdplugin.weights.reports.picture import save_picture
+from kdplugin.weights.reports.report import PlanReport
+from kdplugin.weights.reports.report_text import report_text
 
 AUTO = 'auto'
 
@@ -39,7 +40,10 @@ class Projection:
         """Write plan.json, report.json, report.txt (every tensor) and layers.png into a folder."""
         folder = Path(folder)
         self.report.plan.save(folder / 'plan.json')
-        for name, text in (('report.json', self.report.to_json()), ('report.txt', self.report.text(every_tensor=True))):
+        for name, text in (
+            ('report.json', self.report.to_json()),
+            ('report.txt', report_text(self.report, every_tensor=True)),
+        ):
             with atomic_file(folder / name) as temporary:
                 Path(temporary).write_text(text + '\n')
         save_picture(self.report, folder / 'layers.png')

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from kdplugin.errors import CheckpointError
 from kdplugin.module_paths import did_you_mean
-from kdplugin.weights.io import read_checkpoint, write_checkpoint
 from kdplugin.weights.plan import ProjectionPlan
-from kdplugin.weights.source import open_source
-from kdplugin.weights.stand_ins import Container, Forgotten
-from kdplugin.weights.unwrap import CONTAINERS, plain_names, tensors_of
+from kdplugin.weights.reading.io import read_checkpoint, write_checkpoint
+from kdplugin.weights.reading.source import open_source
+from kdplugin.weights.reading.stand_ins import Container, Forgotten
+from kdplugin.weights.reading.unwrap import CONTAINERS, plain_names, tensors_of
 
 
 class WeightRenamer:
@@ -175,8 +175,8 @@ class WeightRenamer:
     def save(self, path: str | Path) -> None:
         """Write the file, atomically; a ``.pth`` keeps the other entries of the checkpoint, such as ``meta``.
 
-        Objects that the safe reader leaves out (``kdplugin.weights.stand_ins``) are not among them. A ``.safetensors``
-        takes the tensors, and the header of the ``.safetensors`` they came from.
+        Objects that the safe reader leaves out (``reading.stand_ins``) are not among them. A ``.safetensors`` takes the
+        tensors, and the header of the ``.safetensors`` they came from.
 
         Raises:
             CheckpointError: names for a ``.safetensors`` begin with ``module.``, which its readers take away.

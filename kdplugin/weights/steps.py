@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.plan import Step
-from kdplugin.weights.tensor_source import TensorSource
+from kdplugin.weights.reading.tensor_source import TensorSource
 
 REARRANGE = {'narrow', 'permute', 'reshape', 'index', 'fill'}
 """Operations that any type of number can go through; the others compute and need floating numbers."""

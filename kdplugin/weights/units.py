@@ -78,7 +78,7 @@ def build_units(shapes: Mapping[str, tuple[int, ...]], order: Mapping[str, int] 
 
     Args:
         shapes: tensor name -> shape, in the file's or the model's order.
-        order: module path -> when it ran first, from ``kdplugin.weights.execution``.
+        order: module path -> when it ran first, from ``kdplugin.weights.mapping.execution``.
 
     Returns:
         Units in the order of execution where known, else in the order given. If that order is alphabetical, as

@@ -31,7 +31,7 @@ from kdplugin.distill import distillation_of
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.errors import TapError
 from kdplugin.losses import cosine_distance, kl_divergence
-from kdplugin.weights.io import hash_tensors
+from kdplugin.weights.reading.io import hash_tensors
 
 FLAT = dict(logits=dict(tap='decode_head.conv_seg', loss=KL, weight=2.0))
 

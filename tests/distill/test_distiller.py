@@ -26,7 +26,7 @@ from torch import nn
 from kdplugin.distill import distillation_of
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.errors import ConfigError, PathError
-from kdplugin.weights.io import hash_tensors
+from kdplugin.weights.reading.io import hash_tensors
 
 
 def own(names: Any) -> list[str]:

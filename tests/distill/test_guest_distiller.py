@@ -27,7 +27,7 @@ from torch import nn
 
 from kdplugin.distill import distillation_of
 from kdplugin.distill.distiller import adapters_of
-from kdplugin.weights.io import hash_tensors
+from kdplugin.weights.reading.io import hash_tensors
 
 
 def test_the_teacher_is_in_no_list_of_the_model(both: tuple[nn.Module, nn.Module]) -> None:

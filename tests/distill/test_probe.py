@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdplugin.distill.probe import as_evaluated, probe, probe_sizes, synthetic_batch
 from kdplugin.errors import PathError, TapError
-from kdplugin.weights.io import hash_tensors
+from kdplugin.weights.reading.io import hash_tensors
 
 SMALL = [(64, 64)]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kdplugin.distill.rng import preserved_rng, rng_state, set_rng_state
-from kdplugin.weights.io import read_checkpoint
+from kdplugin.weights.reading.io import read_checkpoint
 
 
 def draw() -> list[float]:

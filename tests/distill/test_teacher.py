@@ -13,7 +13,7 @@ from torch import nn
 
 from kdplugin.distill.teacher import build_teacher, build_teacher_model, load_strictly
 from kdplugin.errors import CheckpointError, ConfigError
-from kdplugin.weights.io import hash_file, hash_tensors
+from kdplugin.weights.reading.io import hash_file, hash_tensors
 
 WIDE = segmentor(16, dropout=0.5)
 

@@ -15,7 +15,7 @@ from torch import distributed, nn
 from kdplugin.distill import distillation_of
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.hooks.cpu_ddp import CPUDistributedDataParallel
-from kdplugin.weights.io import hash_tensors
+from kdplugin.weights.reading.io import hash_tensors
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ import kdplugin
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.distillation_hook import DistillationHook
-from kdplugin.weights.io import hash_file, hash_tensors, read_checkpoint
+from kdplugin.weights.reading.io import hash_file, hash_tensors, read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from kdplugin import launch
 from kdplugin.errors import CheckpointError
 from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
-from kdplugin.weights.io import hash_tensors, read_checkpoint
+from kdplugin.weights.reading.io import hash_tensors, read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,8 +19,8 @@ from kdplugin import launch
 from kdplugin.errors import CheckpointError, ConfigError, PathError
 from kdplugin.hooks.weight_projection_hook import WeightProjectionHook
 from kdplugin.weights.export import export_student
-from kdplugin.weights.io import hash_file, hash_tensors, read_checkpoint
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
+from kdplugin.weights.reading.io import hash_file, hash_tensors, read_checkpoint
 
 PROJECTION = 'kdplugin.WeightProjectionHook'
 

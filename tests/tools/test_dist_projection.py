@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from projection_plans import expected, first_channels
 from test_dist_train import call
 
-from kdplugin.weights.io import hash_tensors, read_checkpoint
+from kdplugin.weights.reading.io import hash_tensors, read_checkpoint
 
 __all__ = ['shared']
 

@@ -16,7 +16,7 @@ import torch
 from engine_fixtures import build, distilled, feature_and_logit_pairs, segmentor, shared
 from engine_runs import run_config
 
-from kdplugin.weights.io import read_checkpoint
+from kdplugin.weights.reading.io import read_checkpoint
 
 __all__ = ['shared']
 

@@ -25,7 +25,7 @@ PAIRS = all_pairs()
 
 
 HEAVY = ('Mask R-CNN', 'RetinaNet', 'FCOS', 'DETR R50', 'FCN-R50')
-"""Detectors and FCN have no tiny form; tests/weights/test_torchvision_fcn.py says the same of FCN."""
+"""Detectors and FCN have no tiny form; tests/weights/layouts/test_torchvision_fcn.py says the same of FCN."""
 
 
 def marked(pair: Pair) -> Any:

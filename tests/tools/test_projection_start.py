@@ -16,7 +16,7 @@ from torch import nn
 from kdplugin.datasets.digit_scenes import make_digit_scenes
 from kdplugin.reports.doc_tables import START_COLUMNS, projection_start_table
 from kdplugin.weights.project import project
-from kdplugin.weights.source import open_source
+from kdplugin.weights.reading.source import open_source
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs' / 'projection'

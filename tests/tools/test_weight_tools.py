@@ -18,8 +18,8 @@ from engine_fixtures import build, distilled, feature_and_logit_pairs, segmentor
 from mmengine.config import Config
 from torch import Tensor
 
-from kdplugin.weights.io import hash_file, hash_tensors, read_checkpoint
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
+from kdplugin.weights.reading.io import hash_file, hash_tensors, read_checkpoint
 
 __all__ = ['shared']
 

@@ -9,8 +9,8 @@ import torch
 from small_nets import same_names
 from torch import Tensor
 
-from kdplugin.weights.axis_groups import with_projection
 from kdplugin.weights.plan import ProjectionPlan
+from kdplugin.weights.projection.axis_groups import with_projection
 
 
 def halved(shapes: Mapping[str, Sequence[int]], keep: Sequence[int] = (), **options: Any) -> ProjectionPlan:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdplugin.weights.apply import Applied, apply_plan
-from kdplugin.weights.axis_groups import with_projection
 from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
+from kdplugin.weights.projection.axis_groups import with_projection
 
 State = Mapping[str, Tensor]
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.apply import apply_plan, stream_plan
-from kdplugin.weights.io import hash_tensors
 from kdplugin.weights.plan import AxisGroup, Entry, Piece, ProjectionPlan, Step
-from kdplugin.weights.tensor_source import MemorySource
+from kdplugin.weights.reading.io import hash_tensors
+from kdplugin.weights.reading.tensor_source import MemorySource
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:

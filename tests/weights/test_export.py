@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.export import export_student, student_weights
-from kdplugin.weights.io import read_checkpoint
+from kdplugin.weights.reading.io import read_checkpoint
 
 META = {
     'dataset_meta': {'classes': ('cat', 'dog'), 'palette': [[1, 2, 3], [4, 5, 6]]},

@@ -18,6 +18,8 @@ FUSED = Entry(
 )  # fmt: skip
 PART = Entry('c', (2, 3), 'converted', (Piece('y', (Step('narrow', {'dim': 0, 'start': 2, 'stop': 4}),)),))
 LOST = Entry('d', (7,), 'random', reason='nothing fits')
+OUT = Step('project', {'dim': 0, 'group': 'residual', 'side': 'out'})
+HALF = Step('narrow', {'dim': 0, 'start': 0, 'stop': 8})
 
 
 def plan(*entries: Entry, **more: Any) -> ProjectionPlan:
@@ -89,3 +91,21 @@ def test_an_edited_plan_with_a_mistake_is_refused() -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r'Expected a plan file but .*none\.json does not exist\. Check the path'):
         ProjectionPlan.load(tmp_path / 'none.json')
+
+
+@pytest.mark.parametrize(
+    ('entry', 'text'),
+    [
+        (Entry('a', (8,), 'exact', (Piece('a'),)), 'copy'),
+        (Entry('a', (8,), 'random'), 'none: keeps its initialisation'),
+        (Entry('a', (8,), 'refused'), 'none: keeps its initialisation'),
+        (Entry('a', (8,), 'converted', (Piece('b', (HALF,)),)), 'narrow(0, 0, 8)'),
+        (Entry('a', (8,), 'projected', (Piece('b', (HALF, OUT)),)), 'narrow(0, 0, 8), project(0, residual, out)'),
+        (
+            Entry('a', (24,), 'converted', (Piece('q'), Piece(None, shape=(8,)), Piece('v')), join=0),
+            'join(dim 0): copy | zeros(8,) | copy',
+        ),
+    ],
+)
+def test_an_operation_reads_as_it_runs(entry: Entry, text: str) -> None:
+    assert entry.operation == text

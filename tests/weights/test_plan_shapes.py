@@ -10,7 +10,7 @@ import torch
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.plan import AxisGroup, Entry, Piece, ProjectionPlan, Step
 from kdplugin.weights.plan_shapes import check_plan, side_widths
-from kdplugin.weights.tensor_source import MemorySource
+from kdplugin.weights.reading.tensor_source import MemorySource
 
 SOURCE = MemorySource({'fc.weight': torch.empty(8, 6, device='meta'), 'count': torch.tensor(3)}, 'teacher.pth')
 HEADS = AxisGroup('heads', 8, 6, 'truncate', (), unit=4, target_unit=2)

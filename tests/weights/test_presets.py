@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from kdplugin.weights import presets
 from kdplugin.weights.apply import apply_plan
-from kdplugin.weights.bases import make_basis
-from kdplugin.weights.io import hash_tensors
-from kdplugin.weights.layouts import wan_layout, wan_lite_layout
+from kdplugin.weights.layouts.skeletons import wan_layout, wan_lite_layout
+from kdplugin.weights.layouts.wan import to_native
 from kdplugin.weights.plan import ProjectionPlan
 from kdplugin.weights.presets import RANDOM, wan_lite_plan
-from kdplugin.weights.report import PlanReport
-from kdplugin.weights.wan import to_native
+from kdplugin.weights.projection.bases import make_basis
+from kdplugin.weights.reading.io import hash_tensors
+from kdplugin.weights.reports.report import PlanReport
 
 State = dict[str, Tensor]
 

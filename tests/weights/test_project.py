@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from kdplugin.errors import CheckpointError
-from kdplugin.weights import picture
-from kdplugin.weights.io import hash_file, hash_tensors
 from kdplugin.weights.plan import AxisGroup, Entry, Piece, ProjectionPlan, Step
 from kdplugin.weights.project import hash_source, load_into, plan_for, project, report_for
-from kdplugin.weights.source import open_source
+from kdplugin.weights.reading.io import hash_file, hash_tensors
+from kdplugin.weights.reading.source import open_source
+from kdplugin.weights.reports import picture
 
 
 class Student(nn.Module):

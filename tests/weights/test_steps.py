@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.plan import OPERATIONS, Step
+from kdplugin.weights.reading.tensor_source import MemorySource
 from kdplugin.weights.steps import run_step
-from kdplugin.weights.tensor_source import MemorySource
 
 EMPTY = MemorySource({})
 

@@ -34,14 +34,14 @@ from torch import Tensor
 from kdplugin.errors import CheckpointError
 from kdplugin.reports.cli import run_tool
 from kdplugin.weights.apply import apply_plan
-from kdplugin.weights.layouts import wan_layout, wan_lite_layout
+from kdplugin.weights.layouts.skeletons import wan_layout, wan_lite_layout
+from kdplugin.weights.layouts.wan import StaticWan, to_native
 from kdplugin.weights.plan import ProjectionPlan
 from kdplugin.weights.plan_shapes import MetaSource, check_plan
 from kdplugin.weights.presets import wan_lite_plan
-from kdplugin.weights.report import PlanReport
-from kdplugin.weights.source import open_source
-from kdplugin.weights.tensor_source import MemorySource, TensorSource
-from kdplugin.weights.wan import StaticWan, to_native
+from kdplugin.weights.reading.source import open_source
+from kdplugin.weights.reading.tensor_source import MemorySource, TensorSource
+from kdplugin.weights.reports.report import PlanReport
 
 METHODS = ('truncate', 'average', 'svd')
 SMALL, LARGE = (1536, 8960, 30), (5120, 13824, 40)

@@ -31,9 +31,9 @@ from torch import nn
 from kdplugin import launch, quickstart
 from kdplugin.reports.cli import run_tool
 from kdplugin.reports.run_log import read_run
-from kdplugin.weights.io import atomic_file, hash_file
 from kdplugin.weights.project import project
-from kdplugin.weights.source import open_source
+from kdplugin.weights.reading.io import atomic_file, hash_file
+from kdplugin.weights.reading.source import open_source
 
 CONFIGS = Path('configs') / 'projection'
 WORK = Path('work_dirs') / 'projection_start'

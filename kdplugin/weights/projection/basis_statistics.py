@@ -1,0 +1,116 @@
+"""What the bases of method 'svd' are chosen by, gathered from the members of axis groups in one pass over a source.
+
+Residual streams: the Gram matrix of what is written to them, with white input. Each member counts by the share of the
+D directions that it can fill, min(n, D) / D for n columns, whatever its scale: a matrix counts 1, a bias 1 / D, and
+an embedding of 50,000 rows no more than a layer. So the basis minimises the mean squared relative error of the
+writers, which is what reports show. Hidden units: the energy of their rows and of the columns that read them, each
+member scaled likewise. Heads: plain Gram matrices, for there is one writer and one reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from kdplugin.weights.plan import AxisGroup, Piece, ProjectionPlan, Step
+from kdplugin.weights.projection.bases import Basis, make_basis
+from kdplugin.weights.reading.tensor_source import TensorSource
+from kdplugin.weights.steps import computable, run_step
+
+Statistics = dict[str, dict[str, Tensor]]
+
+DOUBLE_UP_TO = 1024
+"""Up to this width Gram matrices are summed in float64, which resolves directions of 1e-8 of the largest."""
+
+
+def make_bases(
+    plan: ProjectionPlan, source: TensorSource, moments: Mapping[str, Tensor] | None = None
+) -> dict[str, Basis]:
+    """Return the basis of every group of a plan.
+
+    Streams come last: only what the chosen hidden units and heads write to them counts.
+
+    Args:
+        moments: second moments of activations by group, in place of those from weights: [D, D] of a residual stream,
+            [D] of hidden units, [H, S, S] of the values of heads.
+    """
+    bases: dict[str, Basis] = {}
+    for streams in (False, True):
+        groups = {name: group for name, group in plan.groups.items() if (group.kind == 'residual') == streams}
+        wanted = {n: g for n, g in groups.items() if g.method == 'svd' and g.target_width <= g.source_width}
+        measured = gather(plan, source, wanted, bases)
+        for name, moment in (moments or {}).items():
+            if name in wanted:
+                key = 'gram' if streams else 'out'
+                measured[name] = {**measured.get(name, {}), key: moment.double()}
+        bases |= {name: make_basis(group, measured.get(name)) for name, group in groups.items()}
+    return bases
+
+
+def gather(
+    plan: ProjectionPlan, source: TensorSource, groups: Mapping[str, AxisGroup], known: Mapping[str, Basis]
+) -> Statistics:
+    """Return the statistics of groups; axes of groups with a ``known`` basis are projected first."""
+    found: Statistics = {}
+    for piece in (piece for entry in plan.entries for piece in entry.pieces if piece.source is not None):
+        steps = [step for step in first_projection(piece) if _counts(piece, step, groups)]
+        if not steps:
+            continue
+        tensor = _prepared(piece, source)
+        for step in first_projection(piece):
+            basis = known.get(step.args['group'])
+            if basis is not None:
+                tensor = basis.down(step.args['side'])(tensor, step.args['dim'])
+        for step in steps:
+            name, side = step.args['group'], step.args['side']
+            for key, value in _measure(groups[name], side, tensor.movedim(step.args['dim'], 0)):
+                sums = found.setdefault(name, {})
+                sums[key] = sums[key] + value if key in sums else value
+    return found
+
+
+def first_projection(piece: Piece) -> list[Step]:
+    """Return the first run of 'project' steps of a piece."""
+    steps = list(piece.steps)
+    while steps and steps[0].op != 'project':
+        steps.pop(0)
+    end = next((i for i, step in enumerate(steps) if step.op != 'project'), len(steps))
+    return steps[:end]
+
+
+def _counts(piece: Piece, step: Step, groups: Mapping[str, AxisGroup]) -> bool:
+    group, side = groups.get(step.args['group']), step.args['side']
+    if group is None or (piece.source, step.args['dim'], side) not in group.members:
+        return False
+    if group.kind == 'residual':
+        writers = any(member_side == 'out' for _, _, member_side in group.members)
+        return bool(side == ('out' if writers else 'in'))
+    return side in ('out', 'in', 'q', 'k')
+
+
+def _prepared(piece: Piece, source: TensorSource) -> Tensor:
+    assert piece.source is not None  # noqa: S101
+    tensor = source[piece.source]
+    for step in piece.steps:
+        if step.op == 'project':
+            break
+        tensor = run_step(tensor, step, source)
+    return computable(tensor)
+
+
+def _measure(group: AxisGroup, side: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield what one member with its axis first adds to the statistics of its group."""
+    rows = tensor.reshape(len(tensor), -1)
+    if group.kind == 'heads':
+        heads = rows.reshape(-1, group.unit, rows.shape[1])
+        yield side, (heads @ heads.transpose(1, 2)).double()
+        return
+    total = torch.linalg.vector_norm(rows).square()
+    weight = min(1.0, rows.shape[1] / len(rows)) / total.clamp_min(1e-30)
+    if group.kind == 'residual':
+        rows = rows.double() if len(rows) <= DOUBLE_UP_TO else rows
+        yield 'gram', (rows @ rows.T).double() * weight
+    else:
+        yield side, rows.square().sum(1).double() * weight

@@ -50,7 +50,7 @@ class Match:
 
 def evidence(left: Sequence[str], right: Sequence[str]) -> Matrix:
     """Score every pair of paths by their words, half by those that both sides have, and by ordinals."""
-    scores = (name_similarity(left, right) + name_similarity(left, right, shared_words=True)) / 2
+    scores = (name_similarity(left, right) + name_similarity(left, right, shared_words=True)) * np.float32(0.5)
     numbers = [np.array([-1 if (n := ordinal(path)) is None else n for path in side]) for side in (left, right)]
     known = (numbers[0][:, None] >= 0) & (numbers[1][None, :] >= 0)
     scores += ORDINAL * known * (2.0 * (numbers[0][:, None] == numbers[1][None, :]) - 1)

@@ -13,6 +13,7 @@ from kdplugin.weights.project import hash_source, load_into, plan_for, project, 
 from kdplugin.weights.reading.io import hash_file, hash_tensors
 from kdplugin.weights.reading.source import open_source
 from kdplugin.weights.reports import picture
+from kdplugin.weights.reports.report_text import report_text
 
 
 class Student(nn.Module):
@@ -112,7 +113,7 @@ def test_records_hold_plan_report_and_picture(tmp_path: Path) -> None:
     assert {file.name for file in (tmp_path / 'records').iterdir()} == names
     assert ProjectionPlan.load(tmp_path / 'records' / 'plan.json') == narrowing()
     assert json.loads((tmp_path / 'records' / 'report.json').read_text()) == json.loads(made.report.to_json())
-    assert (tmp_path / 'records' / 'report.txt').read_text() == made.report.text(every_tensor=True) + '\n'
+    assert (tmp_path / 'records' / 'report.txt').read_text() == report_text(made.report, every_tensor=True) + '\n'
 
 
 def test_a_report_before_anything_is_made_has_no_errors() -> None:

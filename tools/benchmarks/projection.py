@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from peak_memory import peak_memory
 from torch import Tensor
 
 from kdplugin.errors import CheckpointError
@@ -189,12 +189,6 @@ def coverage(plan: ProjectionPlan, source: TensorSource) -> dict[str, Any]:
         'coverage': report.coverage,
         'random': reasons,
     }
-
-
-def peak_memory() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == 'darwin' else peak * 1024
 
 
 def in_process(arguments: argparse.Namespace, *extra: str) -> dict[str, Any]:

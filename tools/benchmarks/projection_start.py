@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from peak_memory import peak_memory
 from torch import nn
 
 from kdplugin import launch, quickstart
@@ -149,20 +149,15 @@ class LossProbe(Hook):
 
 def projection_cost(model: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Project once for the measurement, without records and pictures; the model is not changed."""
-    began, before = time.process_time(), peak_rss_mb()
+    began, before = time.process_time(), peak_memory() >> 20
     options = {key: settings[key] for key in ('method', 'layers', 'head_dim')}
     projection = project(open_source(settings['source']), model, **options)
     return {
         'seconds': round(time.process_time() - began, 2),
-        'peak_rss_mb': peak_rss_mb(),
+        'peak_rss_mb': peak_memory() >> 20,
         'rss_before_mb': before,
         'coverage': round(projection.report.coverage['parameters'], 4),
     }
-
-
-def peak_rss_mb() -> int:
-    """Return the most memory that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def measure(start: Start, seed: int, options: Sequence[str], work_dir: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torchvision.models.segmentation import fcn_resnet50
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.layouts.torchvision_fcn import fcn_from_torchvision
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / 'configs/_base_/models/fcn_r50_torchvision.py'
 
 

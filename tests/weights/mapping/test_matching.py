@@ -68,7 +68,6 @@ def test_equal_names_are_anchors_among_alike_layers_of_another_order() -> None:
         (['f.w1', 'f.w2'], ['g.w2', 'g.w1']),
         (['h.fc_cls', 'h.fc_reg'], ['p.bbox_pred', 'p.cls_score']),
         (['m.conv_cls', 'm.conv_reg', 'm.conv_obj'], ['h.obj_preds', 'h.reg_preds', 'h.cls_preds']),
-        (['a.query_proj_in', 'a.out'], ['a.out_proj', 'a.in_proj_x']),
     ],
 )
 def test_names_beat_order(source: list[str], target: list[str]) -> None:

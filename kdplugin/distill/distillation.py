@@ -11,12 +11,14 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from kdplugin.distill.pairs import Pair, adapters_for
+from kdplugin.distill.methods import StepContext
+from kdplugin.distill.pairs import Pair
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import catch
-from kdplugin.distill.teacher import Teacher
-from kdplugin.errors import TapError
+from kdplugin.distill.teacher import Teacher, _first_tensor
+from kdplugin.errors import ConfigError, TapError
+from kdplugin.losses.base import precise
 
 Losses = dict[str, Any]
 
@@ -55,20 +57,25 @@ class Distillation:
         adapters = nn.ModuleDict()
         if not self.active or self.teacher is None:
             return adapters
-        taps = list(dict.fromkeys(pair.student_tap for pair in self.active))
+        for pair in self.active:
+            check_needs(pair, student)
         sizes = probe_sizes(student)
-        self.student_probe = probe(student, taps, 'student', sizes)
+        self.student_probe = probe(student, self.student_taps, 'student', sizes)
         self.teacher.probed = probe(self.teacher.module, self.teacher_taps, 'teacher', sizes)
         with preserved_rng():
             for pair in self.active:
-                layers = adapters_for(pair, self.student_probe, self.teacher.probed)
+                layers = pair.method.prepare(self.student_probe, self.teacher.probed, student, self.teacher)
                 if layers is not None:
                     adapters[pair.name] = layers
         return adapters
 
     @property
+    def student_taps(self) -> list[str]:
+        return list(dict.fromkeys(tap for pair in self.active for tap in pair.student_taps))
+
+    @property
     def teacher_taps(self) -> list[str]:
-        return list(dict.fromkeys(pair.teacher_tap for pair in self.active))
+        return list(dict.fromkeys(tap for pair in self.active for tap in pair.teacher_taps))
 
     def losses(
         self,
@@ -85,15 +92,20 @@ class Distillation:
         if not self.active or self.teacher is None or self.student_probe is None:
             return self._weigh_task(forward(*args, **kwargs))
         teacher = self.teacher.outputs(self.teacher_taps, args, kwargs)
-        taps = list(dict.fromkeys(pair.student_tap for pair in self.active))
-        with catch(student, taps, 'student', clone=self.student_probe.overwritten) as caught:
+        with catch(student, self.student_taps, 'student', clone=self.student_probe.overwritten) as caught:
             losses = self._weigh_task(forward(*args, **kwargs))
         self._check_once(caught.overwritten(), caught.tensors, adapters)
         losses['kd_task'] = _total(losses).detach()
-        labels = segmentation_labels(args, kwargs)
+        given = truth_of(args, kwargs)
         for pair in self.active:
             layers = adapters[pair.name] if pair.name in adapters else None
-            raw = pair.distance(caught.tensors[pair.student_tap], teacher[pair.teacher_tap], layers, labels)
+            context = StepContext(
+                {tap: precise_all(caught.tensors[tap]) for tap in pair.student_taps},
+                {tap: precise_all(teacher[tap]) for tap in pair.teacher_taps},
+                student, self.teacher, layers, **given,
+            )  # fmt: skip
+            with torch.autocast(_first_tensor(args, kwargs).device.type, enabled=False):
+                raw = pair.method.distance(context)
             losses[f'loss_kd_{pair.name}'] = pair.weight * raw
             losses[f'kd_{pair.name}_raw'] = raw.detach()
             losses[f'kd_{pair.name}_weight'] = raw.new_tensor(pair.weight)
@@ -115,9 +127,10 @@ class Distillation:
                 'by an in-place operation that the probe did not see. Tap the module after it.'
             )
         for pair in self.active:
-            if not any(value.requires_grad for value in tensors[pair.student_tap]):
+            if not any(value.requires_grad for tap in pair.student_taps for value in tensors[tap]):
+                taps = ', '.join(map(repr, pair.student_taps))
                 raise TapError(
-                    f'Expected a gradient at student tap {pair.student_tap!r} of pair {pair.name!r} but the tensor '
+                    f'Expected a gradient at student tap {taps} of pair {pair.name!r} but the tensor '
                     'has none, so the pair would train nothing. Unfreeze a module before it or tap a later one.'
                 )
         if adapters and not self.attended:
@@ -143,9 +156,45 @@ def _total(losses: Losses) -> Tensor:
     )
 
 
-def segmentation_labels(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Return the labels (N, H, W) of a batch of mmseg data samples, or None if it has none."""
+def precise_all(tensors: list[Tensor]) -> list[Tensor]:
+    """Return half precision as float32, all else as it is."""
+    return [precise(value) if value.is_floating_point() else value for value in tensors]
+
+
+def is_detector(model: nn.Module) -> bool:
+    """Tell whether a model is mmdet's, so that its data samples carry boxes."""
+    return any(base.__module__.split('.')[0] == 'mmdet' for base in type(model).__mro__)
+
+
+def check_needs(pair: Pair, student: nn.Module) -> None:
+    """Raise ConfigError if a pair needs boxes and the student's batches have none."""
+    if 'boxes' in pair.method.needs and not is_detector(student):
+        raise ConfigError(
+            f'Expected a detector of mmdet as student of pair {pair.name!r}, because {pair.method.label} needs boxes, '
+            f'but got {type(student).__name__}. Choose another method.'
+        )
+
+
+def truth_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return what a batch says beside its images: samples, labels, boxes, and the size of the padded batch."""
     samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+    height, width = _first_tensor(args, kwargs).shape[-2:]
+    return dict(
+        data_samples=samples, labels=segmentation_labels(samples), boxes=object_boxes(samples),
+        image_size=(height, width),
+    )  # fmt: skip
+
+
+def segmentation_labels(samples: Any) -> Tensor | None:
+    """Return the labels (N, H, W) of a batch of mmseg data samples, or None if it has none."""
     if not samples or not all('gt_sem_seg' in sample for sample in samples):
         return None
     return torch.cat([sample.gt_sem_seg.data for sample in samples])
+
+
+def object_boxes(samples: Any) -> list[Tensor] | None:
+    """Return the boxes (M, 4) of each image of a batch of mmdet data samples, or None if it has none."""
+    if not samples or not all('gt_instances' in sample and 'bboxes' in sample.gt_instances for sample in samples):
+        return None
+    boxes = [sample.gt_instances.bboxes for sample in samples]
+    return [value if isinstance(value, Tensor) else value.tensor for value in boxes]

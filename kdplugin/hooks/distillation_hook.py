@@ -78,7 +78,7 @@ class DistillationHook(Hook):
                 raw=means[f'kd_{pair.name}_raw'],
                 weight=means[f'kd_{pair.name}_weight'],
                 weighted=means[f'loss_kd_{pair.name}'],
-                temperature=pair.loss.temperature,
+                temperature=pair.method.temperature,
             )
             for pair in distillation.active
         ]
@@ -167,7 +167,7 @@ def describe(student: nn.Module, distillation: Distillation) -> str:
         match = TeacherMatch(teacher.checkpoint, teacher.sha256, tensors, tensors, size, size)
     lines = [
         PairLine(
-            pair.name, pair.student_tap, pair.teacher_tap, type(pair.loss).__name__, pair.weight,
+            pair.name, ', '.join(pair.student_taps), ', '.join(pair.teacher_taps), pair.method.label, pair.weight,
             str(adapters[pair.name]) if pair.name in adapters else '',
         )
         for pair in distillation.pairs

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from kdplugin.distill.pairs import Pair, adapters_for, build_loss, pair_mistakes, parse_pair, taps_of
+from kdplugin.distill.distillation import check_needs
+from kdplugin.distill.pairs import Pair, build_method, pair_mistakes, parse_pair, taps_of
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
+from kdplugin.distill.teacher import Teacher
 from kdplugin.module_paths import find_module
 from kdplugin.preflight.findings import Findings
 
@@ -20,8 +22,7 @@ def check_pair(
     where, before = f'pair {name}', len(found.errors)
     for mistake in pair_mistakes(name, entry):
         found.error(where, mistake)
-    if 'loss' in entry:
-        found.attempt(where, 'the loss to build', build_loss, name, entry)
+    found.attempt(where, 'the pair to build', build_method, name, entry)
     for owner, model, tap in zip(('student', 'teacher'), (student, teacher), taps_of(entry), strict=True):
         if model is None:
             found.note(where, f'not checked: its {owner} tap, because there is no {owner} to look at.')
@@ -33,14 +34,16 @@ def check_pair(
 def check_taps(found: Findings, pairs: Sequence[Pair], student: nn.Module, teacher: nn.Module) -> list[Pair]:
     """Every tap fires and both sides of each pair fit together, classes included; returns the pairs that do."""
     sizes = probe_sizes(student)
-    ours, pairs = _probe_side(found, 'student', student, sizes, pairs, lambda pair: pair.student_tap)
-    theirs, pairs = _probe_side(found, 'teacher', teacher, sizes, pairs, lambda pair: pair.teacher_tap)
+    ours, pairs = _probe_side(found, 'student', student, sizes, pairs, lambda pair: pair.student_taps)
+    theirs, pairs = _probe_side(found, 'teacher', teacher, sizes, pairs, lambda pair: pair.teacher_taps)
     if ours is None or theirs is None:
         return []
     good = []
     for pair in pairs:
         before = len(found.errors)
-        found.attempt(f'pair {pair.name}', 'tensors that fit', adapters_for, pair, ours, theirs)
+        found.attempt(f'pair {pair.name}', 'a student that suits', check_needs, pair, student)
+        guest = Teacher(teacher, checkpoint='', sha256='', tensors=0, parameters=0, probed=theirs)
+        found.attempt(f'pair {pair.name}', 'tensors that fit', pair.method.prepare, ours, theirs, student, guest)
         if len(found.errors) == before:
             good.append(pair)
     return good
@@ -52,12 +55,12 @@ def _probe_side(
     model: nn.Module,
     sizes: Sequence[tuple[int, int]],
     pairs: Sequence[Pair],
-    tap: Callable[[Pair], str],
+    taps: Callable[[Pair], tuple[str, ...]],
 ) -> tuple[ProbeResult | None, list[Pair]]:
     """Run one model with all taps; if that fails, find out which pairs are to blame and go on with the others."""
 
     def run(into: Findings, where: str, pairs: Sequence[Pair]) -> ProbeResult | None:
-        return into.attempt(where, 'a run', probe, model, [tap(pair) for pair in pairs], owner, sizes)
+        return into.attempt(where, 'a run', probe, model, [tap for pair in pairs for tap in taps(pair)], owner, sizes)
 
     result = run(Findings(), owner, pairs)
     if result is not None:

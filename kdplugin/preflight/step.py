@@ -46,7 +46,7 @@ def run_step(student: Any, distillation: Distillation | None, data: Any) -> Step
     known: frozenset[str] = frozenset()
     if distillation is not None and distillation.student_probe is not None:
         distillation.checked = True
-        taps, known = [pair.student_tap for pair in distillation.active], distillation.student_probe.overwritten
+        taps, known = distillation.student_taps, distillation.student_probe.overwritten
     with catch(student, taps, 'student') as caught:
         losses = student(**data, mode='loss') if isinstance(data, Mapping) else student(*data, mode='loss')
         overwritten = caught.overwritten() - known
@@ -69,8 +69,8 @@ def check_finite(found: Findings, step: Step) -> bool:
 
 def check_pair_gradient(found: Findings, student: nn.Module, pair: Pair, step: Step) -> None:
     """A pair pulls at the student itself, not at its adapter alone."""
-    where, tap = f'pair {pair.name}', f'student tap {pair.student_tap!r}'
-    if pair.student_tap in step.overwritten:
+    where, tap = f'pair {pair.name}', f'student tap {", ".join(map(repr, pair.student_taps))}'
+    if step.overwritten & set(pair.student_taps):
         found.error(
             where,
             f'Expected the output of {tap} to stay as it is but an in-place operation overwrites it in training. '

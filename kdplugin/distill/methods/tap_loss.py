@@ -1,0 +1,128 @@
+"""The usual way of distilling: one layer looks at another, level by level, by a loss between tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import Tensor, nn
+
+from kdplugin.distill.adapters import LevelAdapters, build_adapters, match_size
+from kdplugin.distill.methods.base import Method, StepContext
+from kdplugin.distill.probe import ProbeResult
+from kdplugin.distill.teacher import Teacher
+from kdplugin.errors import ConfigError, TapError
+from kdplugin.losses.base import DistillationLoss
+from kdplugin.module_paths import did_you_mean
+from kdplugin.registry import MODELS
+
+GIVEN = ('labels', 'boxes', 'image_size')
+"""What the engine hands to losses beside the two tensors."""
+
+
+@MODELS.register_module()
+class TapLoss(Method):
+    """Mean over levels of a loss between the tensors of two taps; a pair without ``type`` is one.
+
+    Args:
+        name: of the pair.
+        loss: config of a ``DistillationLoss``.
+        taps: see ``Method``.
+    """
+
+    def __init__(self, name: str, *, loss: Any = None, **taps: Any) -> None:
+        if loss is None or any((taps.get(side) or taps.get('tap')) is None for side in ('student_tap', 'teacher_tap')):
+            raise ConfigError(
+                f'Expected pair {name!r} to have loss and tap (or student_tap and teacher_tap) but got '
+                f'{sorted(key for key, value in dict(taps, loss=loss).items() if value is not None)}. '
+                "Write dict(tap='backbone', loss=dict(type='kdplugin.CosineLoss'), weight=1.0)."
+            )
+        super().__init__(name, **taps)
+        self.loss = build_loss(name, loss)
+        self.needs = self.loss.needs
+        self.temperature = self.loss.temperature
+
+    @property
+    def label(self) -> str:
+        return type(self.loss).__name__
+
+    def prepare(
+        self, student_probe: ProbeResult, teacher_probe: ProbeResult, student: nn.Module, teacher: Teacher
+    ) -> LevelAdapters | None:
+        """Size the adapters; relations are compared as they come."""
+        self.check_shapes(student_probe, teacher_probe)
+        if self.loss.compares == 'relations':
+            return None
+        shapes = student_probe.shapes[self.student_taps[0]], teacher_probe.shapes[self.teacher_taps[0]]
+        return build_adapters(*shapes, self.name)
+
+    def distance(self, context: StepContext) -> Tensor:
+        given = {key: getattr(context, key) for key in GIVEN if key in ('labels', *self.loss.takes)}
+        terms = []
+        for level, (ours, theirs) in enumerate(self.levels(context)):
+            if context.parameters is not None:
+                ours = context.parameters[level](ours)  # type: ignore[index]
+            if self.loss.compares != 'relations':
+                ours = match_size(ours, theirs)
+            terms.append(self.loss(ours, theirs, **given))
+        return torch.stack(terms).mean()
+
+    def check_shapes(self, student: ProbeResult, teacher: ProbeResult) -> None:
+        """Compare what both taps put out.
+
+        Raises:
+            TapError: different numbers of tensors, tensors without channels, or other classes for a loss on logits.
+        """
+        (student_tap,), (teacher_tap,) = self.student_taps, self.teacher_taps
+        ours, theirs = student.shapes[student_tap], teacher.shapes[teacher_tap]
+        if len(ours) != len(theirs):
+            raise TapError(
+                f'Expected pair {self.name!r} to see as many student as teacher tensors but {student_tap!r} gives '
+                f'{len(ours)} and {teacher_tap!r} gives {len(theirs)}. Tap layers with equally many outputs.'
+            )
+        for one, other in zip(ours, theirs, strict=True):
+            if min(len(one), len(other)) < 2:
+                raise TapError(
+                    f'Expected pair {self.name!r} to see tensors with channels (N, C, ...) but got {one} and {other}. '
+                    'Tap layers that put out features or logits.'
+                )
+            if self.loss.compares == 'logits' and one[1] != other[1]:
+                raise TapError(
+                    f'Expected student and teacher of pair {self.name!r} to predict the same classes but '
+                    f'{student_tap!r} has {one[1]} channels and {teacher_tap!r} has {other[1]}. '
+                    'Use a teacher trained on the same classes, or distil features instead.'
+                )
+
+
+def build_loss(name: str, settings: Any) -> DistillationLoss:
+    """Build the loss of a pair's config.
+
+    Raises:
+        ConfigError: an unknown type, arguments that the type does not take, or something that is no distillation loss.
+    """
+    try:
+        loss = ROOT_MODELS.build(settings)
+    except KeyError:
+        kind = str(settings.get('type'))
+        known = sorted(f'kdplugin.{key}' for key in MODELS.module_dict if key.endswith('Loss') and key != 'TapLoss')
+        raise ConfigError(
+            f'Expected a known loss type in pair {name!r} but got {kind!r}.{did_you_mean(kind, known)} '
+            f'The losses of kdplugin are {known}.'
+        ) from None
+    except TypeError as error:
+        raise ConfigError(
+            f'Expected a loss that can be built in pair {name!r} but got {settings}: {error}. Correct its arguments.'
+        ) from None
+    if not isinstance(loss, DistillationLoss):
+        raise ConfigError(
+            f'Expected a distillation loss in pair {name!r} but got {type(loss).__name__}. '
+            "Write the type with its prefix, such as 'kdplugin.KLDivergenceLoss'."
+        )
+    lacking = [key for key in loss.needs if key not in GIVEN]
+    if lacking:
+        raise ConfigError(
+            f'Expected a loss in pair {name!r} that can do with {", ".join(GIVEN)} but {type(loss).__name__} needs '
+            f'{", ".join(lacking)}, which pairs do not hand on. Choose another loss.'
+        )
+    return loss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from io import StringIO
 
 from rich import box
@@ -73,3 +74,18 @@ def count(value: int) -> str:
         ('2,516,853 (2.52 M)', '900')
     """
     return f'{value:,} ({value / 1e6:.2f} M)' if value >= 100_000 else f'{value:,}'
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table.
+
+    Example:
+        >>> print(markdown(['a', 'b'], [['1', '2']]))
+        | a | b |
+        |---|---|
+        | 1 | 2 |
+    """
+    lines = [list(columns), ['---'] * len(columns), *map(list, rows)]
+    return '\n'.join(
+        '|' + '|'.join(cells) + '|' if n == 1 else f'| {" | ".join(cells)} |' for n, cells in enumerate(lines)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.apply import apply_plan, stream_plan
 from kdplugin.weights.plan import AxisGroup, Entry, Piece, ProjectionPlan, Step
+from kdplugin.weights.projection.basis_statistics import make_bases
 from kdplugin.weights.reading.io import hash_tensors
 from kdplugin.weights.reading.tensor_source import MemorySource
 
@@ -55,6 +57,29 @@ def test_a_projection_is_a_w_b() -> None:
     assert torch.allclose(applied.tensors['b'].float(), mean @ SOURCE['up.bias'].float(), atol=1e-3)
     assert torch.equal(applied.tensors['z'], torch.cat([SOURCE['up.weight'], torch.zeros(1, 4)]))
     assert list(applied.tensors) == ['a', 'b', 'c', 'n', 'z']
+
+
+@pytest.mark.parametrize(
+    'methods', [('svd', 'svd'), ('truncate', 'average'), ('average', 'truncate'), ('average', 'svd')]
+)
+def test_the_error_is_that_of_the_way_back(methods: tuple[str, str]) -> None:
+    """Whether it was found by two norms, by the way back, or by both, one for each axis."""
+    mixed = plan(methods[0])
+    other = plan(methods[1]).groups['stream']
+    mixed = replace(mixed, groups={**mixed.groups, 'stream': other})
+    bases = make_bases(mixed, MemorySource(SOURCE))
+    applied = apply_plan(mixed, SOURCE)
+    source = SOURCE['up.weight']
+    back = bases['stream'].up('in')(bases['hidden'].up('out')(applied.tensors['a'], 0), 1)
+    assert applied.errors['a'] == pytest.approx(float((source - back).norm() / source.norm()), rel=1e-4)
+
+
+def test_an_error_too_small_for_two_norms_takes_the_way_back() -> None:
+    tensor = torch.tensor([1.0, 0.0, 1e-3])
+    groups = {'g': AxisGroup('hidden', 3, 2, 'truncate', ())}
+    entry = Entry('w', (2,), 'projected', (Piece('w', (project(0, 'g', 'out'),)),))
+    applied = apply_plan(ProjectionPlan('t', 's', (entry,), groups), {'w': tensor})
+    assert applied.errors['w'] == pytest.approx(1e-3, rel=1e-5)
 
 
 def test_twice_is_the_same_and_so_is_the_plan_from_json() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_wan import small_wan
+from small_wan import small_wan
 from torch import Tensor
 from torch.nn import functional as F
 

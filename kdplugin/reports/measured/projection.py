@@ -15,7 +15,7 @@ COLUMNS = (
     'beyond the student, MB',
     'mean relative error',
     "WanDistiller's seconds, without reading",
-    'ratio',
+    'ratio of CPU seconds',
 )
 
 
@@ -38,7 +38,7 @@ def projection_table(content: Mapping[str, Any]) -> str:
                 number((run['peak_rss_bytes'] - run['student_bytes']) / 1e6, 0),
                 number(run['mean_relative_error_of_matrices'], 3),
                 number(rival.get('seconds_of_16_blocks'), 2),
-                number(rival.get('times_our_seconds'), 2),
+                number(rival.get('times_our_cpu_seconds'), 2),
             ]
         )
     machine = content['machine']

@@ -34,9 +34,11 @@ class Basis:
 
     Args:
         pairs: (A, B) by side: 'out' and 'in' use the pair of 'out'; heads have 'q', 'k', 'head' and 'dim' besides.
+        square: c where A A^T = c I and B = A^T / c, so that B A projects at right angles; None where it does not.
     """
 
     pairs: Mapping[str, tuple[AxisMap, AxisMap]]
+    square: float | None = None
 
     @property
     def out(self) -> AxisMap:
@@ -59,6 +61,12 @@ class Basis:
         if side == 'in':
             return self.out.transpose()
         return self._gain[1] if side == 'gain' else self._pair(side)[1]
+
+    def kept(self, side: str) -> float | None:
+        """Return k with ||up(down(w))||^2 = k ||down(w)||^2 for every w, None where there is no such number."""
+        if self.square is None or side not in ('out', 'in'):
+            return None
+        return self.square if side == 'in' else 1 / self.square
 
     def _pair(self, side: str) -> tuple[AxisMap, AxisMap]:
         if side not in self.pairs:
@@ -98,16 +106,18 @@ def make_basis(group: AxisGroup, statistics: Mapping[str, Tensor] | None = None)
     if group.kind == 'heads':
         return Basis(head_maps(group, measured))
     if group.method != 'svd':
-        return Basis({'out': plain_pair(wide, narrow, group.method)})
+        return Basis({'out': plain_pair(wide, narrow, group.method)}, 1.0 if group.method == 'truncate' else None)
     if group.kind == 'residual':
         gram = measured.get('gram', torch.zeros(wide, wide, dtype=torch.float64))
         basis = orthonormal_basis(gram, narrow, centred=group.centred)
         root = (narrow / wide) ** 0.5  # keeps the mean square over channels, which norms see, as it was
-        return Basis({'out': (AxisMap.of(basis.T * root), AxisMap.of(basis / root))})
+        return Basis(
+            {'out': (AxisMap.of(basis.T * root), AxisMap.of(basis / root))}, root**2 if narrow <= wide else None
+        )
     if narrow > wide:
         return Basis({'out': plain_pair(wide, narrow, 'repeat')})
     pick = AxisMap.pick(best_units(measured, narrow), wide)
-    return Basis({'out': (pick, pick.transpose())})
+    return Basis({'out': (pick, pick.transpose())}, 1.0)
 
 
 def plain_pair(wide: int, narrow: int, method: str) -> tuple[AxisMap, AxisMap]:

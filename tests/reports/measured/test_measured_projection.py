@@ -20,7 +20,7 @@ CONTENT: dict[str, Any] = dict(
 
 
 def test_seconds_stand_beside_the_rivals() -> None:
-    rival = {'runs': [dict(method='svd', seconds_of_16_blocks=554.0, times_our_seconds=20.0)]}
+    rival = {'runs': [dict(method='svd', seconds_of_16_blocks=554.0, times_our_cpu_seconds=20.0)]}
     assert projection_table({**CONTENT, 'wan_distiller': rival}).splitlines()[2] == (
         '| svd | 27.70 | 2,000 | 1,200 | 0.700 | 554.00 | 20.00 |'
     )

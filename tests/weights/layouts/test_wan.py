@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from small_wan import SMALL, small_wan
 from torch.nn import functional as F
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.layouts.skeletons import wan_layout
 from kdplugin.weights.layouts.wan import StaticWan, block_count, diffusers_names, sinusoid, to_diffusers, to_native
 from kdplugin.weights.reading.tensor_source import MemorySource
-
-SMALL = {'dim': 12, 'ffn': 20, 'layers': 3, 'text': 6, 'frequencies': 8}
-
-
-def small_wan(seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(value.shape, generator=generator) for name, value in wan_layout(**SMALL).items()}
 
 
 def test_names_there_and_back() -> None:

@@ -52,6 +52,22 @@ def test_up_is_the_pseudo_inverse_of_down(side: str, method: str) -> None:
     assert torch.allclose(one.up(side).dense(), expected, atol=1e-10)
 
 
+@pytest.mark.parametrize('side', ['out', 'in'])
+@pytest.mark.parametrize(('method', 'kind'), [('truncate', 'hidden'), ('svd', 'residual'), ('svd', 'hidden')])
+def test_right_angles_keep_what_the_narrow_axis_measures(method: str, kind: str, side: str) -> None:
+    one, values = basis(7, 3, method, kind, **statistics_for(kind, 7)), numbers(7, 5, seed=1)
+    narrow = one.down(side)(values, 0)
+    kept = one.kept(side)
+    assert kept is not None
+    assert kept * float(narrow.square().sum()) == pytest.approx(float(one.up(side)(narrow, 0).square().sum()))
+
+
+def test_slanted_projections_have_no_such_factor() -> None:
+    assert basis(7, 3, 'average').kept('out') is None, 'groups differ in size'
+    assert basis(3, 7, 'svd', 'residual').kept('out') is None, 'wider'
+    assert basis(7, 3, 'truncate').kept('gain') is None
+
+
 def test_truncate_keeps_the_first_units() -> None:
     assert basis(5, 2, 'truncate').out.dense().tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]]
 

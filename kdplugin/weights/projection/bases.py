@@ -84,8 +84,9 @@ def make_basis(group: AxisGroup, statistics: Mapping[str, Tensor] | None = None)
     """Return the basis of a group.
 
     Args:
-        statistics: for method 'svd', what ``basis_statistics`` gathers from its members: 'gram' [D, D] of a residual
-            stream, energies 'out' and 'in' [D] of hidden units, or Gram matrices [H, S, S] of heads by side.
+        statistics: for method 'svd', what ``basis_statistics`` gathers from its members: 'gram' [D, D] of what is
+            written to a residual stream and 'read' [D, D] of what reads it, energies [D] of hidden units ('out', 'in',
+            'gain', 'norm'), or Gram matrices [H, S, S] of heads by side.
 
     Raises:
         CheckpointError: the method is unknown, does not fit the widths, or lacks its statistics.
@@ -108,8 +109,9 @@ def make_basis(group: AxisGroup, statistics: Mapping[str, Tensor] | None = None)
     if group.method != 'svd':
         return Basis({'out': plain_pair(wide, narrow, group.method)}, 1.0 if group.method == 'truncate' else None)
     if group.kind == 'residual':
-        gram = measured.get('gram', torch.zeros(wide, wide, dtype=torch.float64))
-        basis = orthonormal_basis(gram, narrow, centred=group.centred)
+        read = measured.pop('read', None)
+        gram = measured.get('gram', torch.zeros(wide, wide, dtype=torch.float64) if read is None else read)
+        basis = orthonormal_basis(gram, narrow, centred=group.centred, read=read if 'gram' in measured else None)
         root = (narrow / wide) ** 0.5  # keeps the mean square over channels, which norms see, as it was
         return Basis(
             {'out': (AxisMap.of(basis.T * root), AxisMap.of(basis / root))}, root**2 if narrow <= wide else None

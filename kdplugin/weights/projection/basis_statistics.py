@@ -1,10 +1,11 @@
 """What the bases of method 'svd' are chosen by, gathered from the members of axis groups in one pass over a source.
 
-Residual streams: the Gram matrix of what is written to them, with white input. Each member counts by the share of the
-D directions that it can fill, min(n, D) / D for n columns, whatever its scale: a matrix counts 1, a bias 1 / D, and
-an embedding of 50,000 rows no more than a layer. So the basis minimises the mean squared relative error of the
-writers, which is what reports show. Hidden units: the energy of their rows and of the columns that read them, each
-member scaled likewise. Heads: plain Gram matrices, for there is one writer and one reader.
+Residual streams: the Gram matrix of what is written to them, with white input, and that of what reads them. Each
+member counts by the share of the D directions that it can fill, min(n, D) / D for n columns, whatever its scale: a
+matrix counts 1, a bias 1 / D, and an embedding of 50,000 rows no more than a layer. So no member outweighs the others,
+and errors are relative ones, as reports show them. Hidden units: the energy of their rows and of the columns that read
+them, each member scaled likewise; gains multiply it, and that of BatchNorm, behind which every channel has one length,
+stands in place of the rows. Heads: plain Gram matrices, for there is one writer and one reader.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ def make_bases(
         wanted = {n: g for n, g in groups.items() if g.method == 'svd' and g.target_width <= g.source_width}
         measured = gather(plan, source, wanted, bases)
         for name, moment in (moments or {}).items():
-            if name in wanted:
-                key = 'gram' if streams else 'out'
-                measured[name] = {**measured.get(name, {}), key: moment.double()}
+            if name in wanted and streams:
+                measured[name] = {'gram': moment.double()}
+            elif name in wanted:
+                kept = {key: value for key, value in measured.get(name, {}).items() if key not in ('gain', 'norm')}
+                measured[name] = {**kept, 'out': moment.double()}
         bases |= {name: make_basis(group, measured.get(name)) for name, group in groups.items()}
     return bases
 
@@ -65,6 +68,7 @@ def gather(
                 tensor = basis.down(step.args['side'])(tensor, step.args['dim'])
         for step in steps:
             name, side = step.args['group'], step.args['side']
+            side = _gain_kind(piece, source) if side == 'gain' else side
             for key, value in _measure(groups[name], side, tensor.movedim(step.args['dim'], 0)):
                 sums = found.setdefault(name, {})
                 sums[key] = sums[key] + value if key in sums else value
@@ -84,10 +88,15 @@ def _counts(piece: Piece, step: Step, groups: Mapping[str, AxisGroup]) -> bool:
     group, side = groups.get(step.args['group']), step.args['side']
     if group is None or (piece.source, step.args['dim'], side) not in group.members:
         return False
-    if group.kind == 'residual':
-        writers = any(member_side == 'out' for _, _, member_side in group.members)
-        return bool(side == ('out' if writers else 'in'))
-    return side in ('out', 'in', 'q', 'k')
+    return side in {'residual': ('out', 'in'), 'heads': ('out', 'in', 'q', 'k')}.get(group.kind, ('out', 'in', 'gain'))
+
+
+def _gain_kind(piece: Piece, source: TensorSource) -> str:
+    """Return 'norm' for the gain of BatchNorm, which alone decides a channel's energy, 'var' for its variance."""
+    path, _, leaf = str(piece.source).rpartition('.')
+    if leaf == 'running_var':
+        return 'var'
+    return 'norm' if f'{path}.running_var' in source else 'gain'
 
 
 def _prepared(piece: Piece, source: TensorSource) -> Tensor:
@@ -111,6 +120,6 @@ def _measure(group: AxisGroup, side: str, tensor: Tensor) -> Iterator[tuple[str,
     weight = min(1.0, rows.shape[1] / len(rows)) / total.clamp_min(1e-30)
     if group.kind == 'residual':
         rows = rows.double() if len(rows) <= DOUBLE_UP_TO else rows
-        yield 'gram', (rows @ rows.T).double() * weight
-    else:
+        yield 'gram' if side == 'out' else 'read', (rows @ rows.T).double() * weight
+    elif side != 'var':
         yield side, rows.square().sum(1).double() * weight

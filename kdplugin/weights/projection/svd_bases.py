@@ -18,8 +18,12 @@ EXACT_UP_TO = 2048
 """Above this width a randomised decomposition is several times faster than eigh; see docs/weight_projection.md."""
 
 
-def orthonormal_basis(gram: Tensor, width: int, *, centred: bool = False) -> Tensor:
-    """Return U [D, d] with orthonormal columns that spans the directions of most energy (PCA).
+def orthonormal_basis(gram: Tensor, width: int, *, centred: bool = False, read: Tensor | None = None) -> Tensor:
+    """Return U [D, d] with orthonormal columns that spans the directions that matter most.
+
+    Of what is written, P = L L^T, the directions of most energy (PCA); with ``read``, Q, those that are also read most:
+    the span of L V, V the leading eigenvectors of L^T Q L. That is the best subspace for E ||R x||^2 with Q = R^T R, as
+    in balanced truncation. A hundredth of Q is the identity, so that a stream of d dimensions is kept whole.
 
     RMSNorm: ||U^T x|| = ||x|| for any x in the span, so sqrt(d / D) U^T x has the mean square of x.
 
@@ -35,6 +39,7 @@ def orthonormal_basis(gram: Tensor, width: int, *, centred: bool = False) -> Ten
     Args:
         gram: second moments [D, D] of what is written to the stream.
         width: d.
+        read: sum of R^T R [D, D] over the layers R that read it.
 
     Returns:
         U, and for d > D the matrix [D, d] with U U^T = I.
@@ -44,13 +49,29 @@ def orthonormal_basis(gram: Tensor, width: int, *, centred: bool = False) -> Ten
         return _isometry(size, width, centred)
     gram = (gram + gram.T) / 2
     if not centred:
-        return _top(gram, width)
+        return _top(gram, width) if read is None else _orthonormal(_read_most(gram, read, width))
     ones = torch.full((size, 1), size**-0.5, dtype=gram.dtype)
     gram = gram - ones @ (ones.T @ gram)
     gram = gram - (gram @ ones) @ ones.T
-    inner = _top(gram - ones @ ones.T * gram.trace().clamp_min(1e-30), width - 1) if width > 1 else gram[:, :0]
+    if read is None:
+        inner = _top(gram - ones @ ones.T * gram.trace().clamp_min(1e-30), max(width - 1, 1))[:, : width - 1]
+    else:
+        inner = _orthonormal(torch.cat([ones, _read_most(gram, read, max(width - 1, 1))], 1))[:, 1:width]
     student_ones = torch.full((width, 1), width**-0.5, dtype=gram.dtype)
     return inner @ _without_ones(width, gram.dtype).T + ones @ student_ones.T
+
+
+def _read_most(gram: Tensor, read: Tensor, width: int) -> Tensor:
+    """Return L V [D, d], see ``orthonormal_basis``, with columns of length one."""
+    identity = torch.eye(len(gram), dtype=gram.dtype) / len(gram)
+    weights = 0.99 * read / read.trace().clamp_min(1e-30) + 0.01 * identity
+    root = _root(gram)
+    leading = root @ _top(root.T @ weights @ root, width)
+    return leading / torch.linalg.vector_norm(leading, dim=0).clamp_min(1e-30)
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    return torch.linalg.qr(columns).Q
 
 
 def _isometry(size: int, width: int, centred: bool) -> Tensor:
@@ -83,8 +104,13 @@ def _top(gram: Tensor, width: int) -> Tensor:
 
 
 def best_units(energies: Mapping[str, Tensor], count: int) -> Tensor:
-    """Return the hidden units with the most energy, in their order: written energy times read energy."""
-    scores = torch.stack(list(energies.values())).log().sum(0) if energies else torch.zeros(0)
+    """Return the hidden units with the most energy, in their order: written energy times read energy.
+
+    Args:
+        energies: by kind: 'out' and 'in', 'gain' of norms, and 'norm' of BatchNorm, which takes the place of 'out'.
+    """
+    parts = [value for kind, value in energies.items() if kind != 'out' or 'norm' not in energies]
+    scores = torch.stack(parts).log().sum(0) if parts else torch.zeros(0)
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.plan import AxisGroup, Entry, Piece, ProjectionPlan, Step
+from kdplugin.weights.projection.bases import make_basis
 from kdplugin.weights.projection.basis_statistics import gather, make_bases
 from kdplugin.weights.reading.tensor_source import MemorySource
 
@@ -51,21 +53,26 @@ def plan(members: bool = True, **changed: dict[str, Any]) -> ProjectionPlan:
     return ProjectionPlan('teacher', 'student', entries, groups)
 
 
-def test_a_stream_is_measured_on_what_is_written_to_it_each_member_alike() -> None:
+def test_a_stream_is_measured_on_its_writers_and_readers_each_alike() -> None:
     """A matrix counts 1 whatever its scale, a bias 1 / D: as the one direction it fills."""
     one = plan()
     measured = gather(one, MemorySource(SOURCE), {'stream': one.groups['stream']}, {})['stream']
     weight, bias = SOURCE['down.weight'].double(), SOURCE['down.bias'].double()
     expected = weight @ weight.T / weight.square().sum() + torch.outer(bias, bias) / bias.square().sum() / 4
-    assert list(measured) == ['gram']
+    assert set(measured) == {'gram', 'read'}
     assert torch.allclose(measured['gram'], expected)
+    reader = SOURCE['up.weight'].double()
+    assert torch.allclose(measured['read'], reader.T @ reader / reader.square().sum())
 
 
 def test_a_stream_that_nobody_writes_is_measured_on_its_readers() -> None:
     one = plan(stream={'members': (('up.weight', 1, 'in'),)})
-    gram = gather(one, MemorySource(SOURCE), {'stream': one.groups['stream']}, {})['stream']['gram']
-    weight = SOURCE['up.weight'].double()
-    assert torch.allclose(gram, weight.T @ weight / weight.square().sum())
+    basis = make_bases(one, MemorySource(SOURCE))['stream'].inward.dense() * 0.5**0.5
+    expected = torch.linalg.svd(
+        SOURCE['up.weight'][make_bases(one, MemorySource(SOURCE))['hidden'].out.columns].double()
+    )
+    rows = expected.Vh[:2]
+    assert torch.allclose(basis @ basis.T, rows.T @ rows, atol=1e-6)
 
 
 def test_hidden_units_are_measured_on_rows_and_columns() -> None:
@@ -77,6 +84,26 @@ def test_hidden_units_are_measured_on_rows_and_columns() -> None:
     rows = rows + SOURCE['up.bias'].double().square() / SOURCE['up.bias'].double().square().sum() / 6
     assert torch.allclose(measured['in'], columns)
     assert torch.allclose(measured['out'], rows)
+
+
+@pytest.mark.parametrize('batch_norm', [True, False])
+def test_batch_norm_decides_the_energy_of_channels_and_other_gains_multiply_it(batch_norm: bool) -> None:
+    gain = torch.tensor([0.1, 5, 0.1, 5, 5, 0.1])
+    source = {**SOURCE, 'bn.weight': gain, **({'bn.running_var': torch.ones(6)} if batch_norm else {})}
+    source['up.weight'] = torch.diag(torch.tensor([9.0, 1, 9, 2, 3, 9]))[:, :4] + 0.1
+    source['down.weight'] = torch.ones(4, 6)
+    one = plan()
+    members = (*one.groups['hidden'].members, ('bn.weight', 0, 'gain'), ('bn.running_var', 0, 'gain'))
+    entries = [Entry(n, (3,), 'projected', (Piece(n, (project(0, 'hidden', 'gain'),)),)) for n in source if 'bn' in n]
+    one = replace(
+        one, entries=(*one.entries, *entries), groups={'hidden': replace(one.groups['hidden'], members=members)}
+    )
+    measured = gather(one, MemorySource(source), one.groups, {})['hidden']
+    assert ('norm' in measured, 'gain' in measured, 'var' in measured) == (batch_norm, not batch_norm, False)
+    key = 'norm' if batch_norm else 'gain'
+    assert torch.allclose(measured[key], gain.double().square() / gain.double().square().sum() / 6)
+    if batch_norm:
+        assert make_basis(one.groups['hidden'], measured).out.columns.tolist() == [1, 3, 4]
 
 
 def test_the_stream_counts_only_what_the_kept_units_write() -> None:

@@ -31,6 +31,27 @@ def test_the_span_is_that_of_the_leading_singular_vectors() -> None:
     assert torch.allclose(basis @ basis.T, expected @ expected.T, atol=1e-10)
 
 
+@pytest.mark.parametrize('centred', [False, True])
+def test_what_is_read_counts_for_more_than_what_is_not(centred: bool) -> None:
+    """The error that readers see, ||R (1 - U U^T) W||, is below that of PCA; U stays orthonormal."""
+    written, read = numbers(20, 60), numbers(30, 20, seed=1) * torch.logspace(0, -2, 20).double()
+    with_readers = orthonormal_basis(written @ written.T, 8, centred=centred, read=read.T @ read)
+    plain = orthonormal_basis(written @ written.T, 8, centred=centred)
+    seen = [(read @ (written - basis @ basis.T @ written)).norm() for basis in (with_readers, plain)]
+    assert seen[0] < 0.9 * seen[1]
+    assert torch.allclose(with_readers.T @ with_readers, torch.eye(8).double(), atol=1e-12)
+    if centred:
+        assert torch.allclose(with_readers @ torch.ones(8).double() / 8**0.5, torch.ones(20).double() / 20**0.5)
+
+
+@pytest.mark.parametrize('centred', [False, True])
+def test_a_stream_that_fits_is_kept_whole_whatever_is_read(centred: bool) -> None:
+    written, read = numbers(20, 5), numbers(3, 20, seed=1)
+    written = written - written.mean(0)
+    basis = orthonormal_basis(written @ written.T, 6, centred=centred, read=read.T @ read)
+    assert torch.allclose(basis @ basis.T @ written, written, atol=1e-6)
+
+
 def test_signs_are_fixed() -> None:
     basis = orthonormal_basis(numbers(6, 6) @ numbers(6, 6).T, 3)
     assert (basis.gather(0, basis.abs().argmax(0, keepdim=True)) > 0).all()

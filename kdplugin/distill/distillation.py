@@ -3,79 +3,120 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from kdplugin.distill.finite import FiniteGuard
+from kdplugin.distill.ground_truth import first_tensor, is_detector, truth_of
 from kdplugin.distill.methods import StepContext
 from kdplugin.distill.pairs import Pair
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.rng import preserved_rng
+from kdplugin.distill.schedules import Moment, Schedule, parse_schedule
 from kdplugin.distill.taps import catch
-from kdplugin.distill.teacher import Teacher, _first_tensor
+from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.terms import Tapped, nothing, precise_all, scale, total
 from kdplugin.errors import ConfigError, TapError
-from kdplugin.losses.base import precise
 
 Losses = dict[str, Any]
+ONE = parse_schedule(1.0, 'a weight')
 
 
 @dataclass
 class Distillation:
-    """Teacher, pairs and settings of one student; copies of the student carry None in its place.
+    """Teachers, pairs and settings of one student; copies of the student carry None in its place.
 
     Args:
         pairs: all pairs of the config.
-        teacher: None when the config has no pairs.
-        task_weight: factor of the student's own loss terms.
+        teachers: by the name that pairs give; a single one is called 'teacher'.
         settings: the config as plain values, kept in checkpoints.
         frozen: names of the student's frozen modules and parameters.
+        task_weight: factor of the student's own loss terms.
+        alpha: instead of ``task_weight``: factor of all pairs, and 1 minus it that of the student's own terms.
+        teacher_weights: factor of all pairs of a teacher.
         attended: a DistillationHook looks after checkpoints and reports.
+        moment: where the training stands, set by ``at``.
+        skipped: by pair, how many steps went without it because its distance was not finite.
     """
 
     pairs: list[Pair]
-    teacher: Teacher | None
-    task_weight: float
+    teachers: dict[str, Teacher]
     settings: dict[str, Any]
     frozen: list[str]
+    task_weight: Schedule = ONE
+    alpha: Schedule | None = None
+    teacher_weights: dict[str, Schedule] = field(default_factory=dict)
     student_probe: ProbeResult | None = None
     attended: bool = False
-    checked: bool = field(default=False, repr=False)
+    moment: Moment | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
+    guard: FiniteGuard = field(default_factory=FiniteGuard, repr=False)
+    checked: set[str] = field(default_factory=set, repr=False)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(None), ()
 
     @property
+    def teacher(self) -> Teacher | None:
+        """The only teacher, None where there is no or more than one."""
+        return next(iter(self.teachers.values())) if len(self.teachers) == 1 else None
+
+    @property
     def active(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair.weight > 0]
+        """The pairs that have a weight above 0 at some time."""
+        return [pair for pair in self.pairs if pair.weight.peak * math.prod(one.peak for one in self._shared(pair)) > 0]
+
+    def _shared(self, pair: Pair) -> list[Schedule]:
+        """Return the factors that a pair shares with others."""
+        return [self.teacher_weights.get(pair.teacher, ONE), ONE if self.alpha is None else self.alpha]
+
+    def at(self, moment: Moment) -> None:
+        """Say where the training stands; a DistillationHook does so before each iteration."""
+        self.moment = moment
+
+    def at_peak(self) -> None:
+        """Give every pair the largest weight it ever has, from now on: for a look at all of them in one step."""
+        self.pairs = [replace(pair, weight=pair.weight.at_peak()) for pair in self.pairs]
+        self.teacher_weights = {
+            name: parse_schedule(weight.peak, 'teacher') for name, weight in self.teacher_weights.items()
+        }
+        self.alpha = self.alpha and parse_schedule(self.alpha.peak, 'alpha')
+        self.task_weight = parse_schedule(self.task_weight.peak, 'task_weight')
+
+    def factor(self, pair: Pair) -> float:
+        """Return the weight of a pair now, without what its calibration finds."""
+        owner = f'the weight of pair {pair.name!r}'
+        shared = math.prod(schedule.value(self.moment, owner) for schedule in self._shared(pair))
+        return pair.weight.value(self.moment, owner) * shared
 
     def prepare(self, student: nn.Module) -> nn.ModuleDict:
-        """Probe both models and return the adapters that the active pairs need, by pair name."""
-        adapters = nn.ModuleDict()
-        if not self.active or self.teacher is None:
-            return adapters
+        """Probe all models and return what the active pairs train beside the student, by pair name."""
+        owned = nn.ModuleDict()
+        if not self.active:
+            return owned
         for pair in self.active:
             check_needs(pair, student)
         sizes = probe_sizes(student)
-        self.student_probe = probe(student, self.student_taps, 'student', sizes)
-        self.teacher.probed = probe(self.teacher.module, self.teacher_taps, 'teacher', sizes)
+        self.student_probe = probe(student, taps_of(self.active, 'student'), 'student', sizes)
+        probes: dict[str, ProbeResult] = {}
+        for name, pairs in by_teacher(self.active).items():
+            teacher = self.teachers[name]
+            owner = 'teacher' if len(self.teachers) == 1 else f'teacher {name!r}'
+            probes[name] = teacher.learn(taps_of(pairs, 'teacher'), student, sizes, owner)
         with preserved_rng():
             for pair in self.active:
-                layers = pair.method.prepare(self.student_probe, self.teacher.probed, student, self.teacher)
-                if layers is not None:
-                    adapters[pair.name] = layers
-        return adapters
-
-    @property
-    def student_taps(self) -> list[str]:
-        return list(dict.fromkeys(tap for pair in self.active for tap in pair.student_taps))
-
-    @property
-    def teacher_taps(self) -> list[str]:
-        return list(dict.fromkeys(tap for pair in self.active for tap in pair.teacher_taps))
+                module = pair.method.prepare(
+                    self.student_probe, probes[pair.teacher], student, self.teachers[pair.teacher]
+                )
+                if module is not None:
+                    owned[pair.name] = module
+        return owned
 
     def losses(
         self,
@@ -83,87 +124,157 @@ class Distillation:
         forward: Callable[..., Losses],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        adapters: nn.ModuleDict,
+        owned: nn.ModuleDict,
     ) -> Losses:
-        """Return the student's own losses, weighted, and one entry for each pair.
+        """Return the student's own losses, weighted, and the entries of each pair.
 
-        ``loss_kd_<name>`` is trained; ``kd_<name>_raw``, ``kd_<name>_weight`` and ``kd_task`` are only logged.
+        ``loss_kd_<name>`` is trained; ``kd_<name>_raw``, ``kd_<name>_weight`` and ``kd_task`` are only logged. A pair
+        whose weight is 0 now has no ``raw``; where that holds for all, the teacher is not run and nothing is tapped.
         """
-        if not self.active or self.teacher is None or self.student_probe is None:
-            return self._weigh_task(forward(*args, **kwargs))
-        teacher = self.teacher.outputs(self.teacher_taps, args, kwargs)
-        with catch(student, self.student_taps, 'student', clone=self.student_probe.overwritten) as caught:
-            losses = self._weigh_task(forward(*args, **kwargs))
-        self._check_once(caught.overwritten(), caught.tensors, adapters)
-        losses['kd_task'] = _total(losses).detach()
-        given = truth_of(args, kwargs)
+        factors = {pair.name: self.factor(pair) for pair in self.active}
+        running = [pair for pair in self.active if factors[pair.name] > 0]
+        if not running:
+            losses, task = self._weigh_task(forward(*args, **kwargs))
+            distances: dict[str, Tensor] = {}
+        else:
+            losses, task, distances = self._run(running, student, forward, args, kwargs, owned)
         for pair in self.active:
-            layers = adapters[pair.name] if pair.name in adapters else None
-            context = StepContext(
-                {tap: precise_all(caught.tensors[tap]) for tap in pair.student_taps},
-                {tap: precise_all(teacher[tap]) for tap in pair.teacher_taps},
-                student, self.teacher, layers, **given,
-            )  # fmt: skip
-            with torch.autocast(_first_tensor(args, kwargs).device.type, enabled=False):
-                raw = pair.method.distance(context)
-            losses[f'loss_kd_{pair.name}'] = pair.weight * raw
-            losses[f'kd_{pair.name}_raw'] = raw.detach()
-            losses[f'kd_{pair.name}_weight'] = raw.new_tensor(pair.weight)
+            module = owned[pair.name] if pair.name in owned else None
+            losses.update(self._entries(pair, distances.get(pair.name), factors[pair.name], task, module))
         return losses
 
-    def _weigh_task(self, losses: Losses) -> Losses:
-        if self.task_weight == 1:
-            return losses
-        return {name: _scale(value, self.task_weight) if 'loss' in name else value for name, value in losses.items()}
+    def _run(
+        self,
+        running: list[Pair],
+        student: nn.Module,
+        forward: Callable[..., Losses],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        owned: nn.ModuleDict,
+    ) -> tuple[Losses, Tensor, dict[str, Tensor]]:
+        """Run the teachers and the student; return its weighted losses, their plain sum, and the distances by pair."""
+        theirs = {
+            name: precise_all(self.teachers[name].outputs(taps_of(pairs, 'teacher'), args, kwargs))
+            for name, pairs in by_teacher(running).items()
+        }
+        overwritten = frozenset() if self.student_probe is None else self.student_probe.overwritten
+        with catch(student, taps_of(running, 'student'), 'student', clone=overwritten) as caught:
+            losses, task = self._weigh_task(forward(*args, **kwargs))
+        self._check_once(running, caught.overwritten(), caught.tensors, owned)
+        ours, truth = precise_all(caught.tensors), truth_of(args, kwargs)
+        distances = {}
+        with torch.autocast(first_tensor(args, kwargs).device.type, enabled=False):
+            for pair in running:
+                context = StepContext(
+                    {tap: ours[tap] for tap in pair.student_taps},
+                    {tap: theirs[pair.teacher][tap] for tap in pair.teacher_taps},
+                    student, self.teachers[pair.teacher], owned[pair.name] if pair.name in owned else None, **truth,
+                )  # fmt: skip
+                distances[pair.name] = pair.method.distance(context)
+        stopping = [pair for pair in running if pair.on_nan == 'stop']
+        time = '' if self.moment is None else f' at iteration {self.moment.iteration}'
+        self.guard.watch(
+            {pair.name: distances[pair.name] for pair in stopping}, {pair.name: f'{pair}{time}' for pair in stopping}
+        )
+        return losses, task, distances
+
+    def _entries(self, pair: Pair, raw: Tensor | None, factor: float, task: Tensor, module: nn.Module | None) -> Losses:
+        """Return what a pair adds to the losses of a step; ``raw`` is None where it rests."""
+        name, weight = pair.name, torch.full((), factor, device=task.device)
+        entries: Losses = {}
+        if raw is not None and pair.calibration is not None:
+            weight = weight * pair.calibration.weight(raw, task, record=torch.is_grad_enabled())
+        if pair.on_nan == 'skip':
+            if raw is not None and not raw.isfinite():
+                self._skip(pair)
+                raw = None
+            entries[f'kd_{name}_skipped'] = torch.full((), float(self.skipped.get(name, 0)))
+        if raw is None:
+            return {f'loss_kd_{name}': nothing(module, task), f'kd_{name}_weight': weight, **entries}
+        return {
+            f'loss_kd_{name}': weight * raw,
+            f'kd_{name}_raw': raw.detach(),
+            f'kd_{name}_weight': weight,
+            **entries,
+        }
+
+    def _skip(self, pair: Pair) -> None:
+        self.skipped[pair.name] = self.skipped.get(pair.name, 0) + 1
+        time = '' if self.moment is None else f' at iteration {self.moment.iteration}'
+        print_log(
+            f'Expected a finite distance but got NaN or infinity at {pair}{time}. The term is left out of this step, '
+            f'{self.skipped[pair.name]} so far.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    def _weigh_task(self, losses: Losses) -> tuple[Losses, Tensor]:
+        """Return the student's own losses, weighted, and their sum before that."""
+        weight = self.task_weight.value(self.moment, 'task_weight')
+        if self.alpha is not None:
+            weight = 1 - self.alpha.value(self.moment, 'alpha')
+        task = total(losses).detach() if self.active else torch.zeros(())
+        if weight != 1:
+            losses = {name: scale(value, weight) if 'loss' in name else value for name, value in losses.items()}
+        if self.active:
+            losses['kd_task'] = total(losses).detach()
+        if not self.task_weight.constant or self.alpha is not None:
+            losses['kd_task_weight'] = torch.full((), weight, device=task.device)
+        return losses, task
 
     def _check_once(
-        self, overwritten: frozenset[str], tensors: Mapping[str, list[Tensor]], adapters: nn.ModuleDict
+        self, pairs: list[Pair], overwritten: frozenset[str], tensors: Tapped, owned: nn.ModuleDict
     ) -> None:
-        if self.checked or not torch.is_grad_enabled():
+        """Look at what the taps of pairs that run for the first time put out in training."""
+        fresh = [pair for pair in pairs if pair.name not in self.checked]
+        if not fresh or not torch.is_grad_enabled():
             return
         if overwritten:
             raise TapError(
                 f'Expected the outputs of student taps to stay as they are but {sorted(overwritten)} are overwritten '
                 'by an in-place operation that the probe did not see. Tap the module after it.'
             )
-        for pair in self.active:
+        for pair in fresh:
             if not any(value.requires_grad for tap in pair.student_taps for value in tensors[tap]):
                 taps = ', '.join(map(repr, pair.student_taps))
                 raise TapError(
                     f'Expected a gradient at student tap {taps} of pair {pair.name!r} but the tensor '
                     'has none, so the pair would train nothing. Unfreeze a module before it or tap a later one.'
                 )
-        if adapters and not self.attended:
+        if owned and not self.attended:
             print_log(
                 'Expected a DistillationHook but the run has none, so checkpoints leave the adapters out and a '
                 "resumed run starts them anew. Add custom_hooks=[dict(type='kdplugin.DistillationHook')].",
                 logger='current',
                 level=logging.WARNING,
             )
-        self.checked = True
+            self.attended = True
+        self.checked.update(pair.name for pair in fresh)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs beside weights and counters, as plain values."""
+        calibrations = {pair.name: pair.calibration.state() for pair in self.pairs if pair.calibration is not None}
+        return {'calibrations': calibrations, 'skipped': dict(self.skipped)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` returned; pairs that are not in it begin anew."""
+        self.skipped = dict(state['skipped'])
+        for pair in self.pairs:
+            if pair.calibration is not None and pair.name in state['calibrations']:
+                pair.calibration.load_state(state['calibrations'][pair.name])
 
 
-def _scale(value: Any, weight: float) -> Any:
-    return value * weight if isinstance(value, Tensor) else [item * weight for item in value]
+def by_teacher(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
+    """Return pairs by the name of their teacher."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.teacher, []).append(pair)
+    return groups
 
 
-def _total(losses: Losses) -> Tensor:
-    """Add up what mmengine's ``parse_losses`` would add up."""
-    return sum(  # type: ignore[return-value]
-        value.mean() if isinstance(value, Tensor) else sum(item.mean() for item in value)
-        for name, value in losses.items()
-        if 'loss' in name
-    )
-
-
-def precise_all(tensors: list[Tensor]) -> list[Tensor]:
-    """Return half precision as float32, all else as it is."""
-    return [precise(value) if value.is_floating_point() else value for value in tensors]
-
-
-def is_detector(model: nn.Module) -> bool:
-    """Tell whether a model is mmdet's, so that its data samples carry boxes."""
-    return any(base.__module__.split('.')[0] == 'mmdet' for base in type(model).__mro__)
+def taps_of(pairs: Iterable[Pair], side: Literal['student', 'teacher']) -> list[str]:
+    """Return the taps of pairs on one side, each once."""
+    return list(dict.fromkeys(tap for pair in pairs for tap in getattr(pair, f'{side}_taps')))
 
 
 def check_needs(pair: Pair, student: nn.Module) -> None:
@@ -173,28 +284,3 @@ def check_needs(pair: Pair, student: nn.Module) -> None:
             f'Expected a detector of mmdet as student of pair {pair.name!r}, because {pair.method.label} needs boxes, '
             f'but got {type(student).__name__}. Choose another method.'
         )
-
-
-def truth_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return what a batch says beside its images: samples, labels, boxes, and the size of the padded batch."""
-    samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
-    height, width = _first_tensor(args, kwargs).shape[-2:]
-    return dict(
-        data_samples=samples, labels=segmentation_labels(samples), boxes=object_boxes(samples),
-        image_size=(height, width),
-    )  # fmt: skip
-
-
-def segmentation_labels(samples: Any) -> Tensor | None:
-    """Return the labels (N, H, W) of a batch of mmseg data samples, or None if it has none."""
-    if not samples or not all('gt_sem_seg' in sample for sample in samples):
-        return None
-    return torch.cat([sample.gt_sem_seg.data for sample in samples])
-
-
-def object_boxes(samples: Any) -> list[Tensor] | None:
-    """Return the boxes (M, 4) of each image of a batch of mmdet data samples, or None if it has none."""
-    if not samples or not all('gt_instances' in sample and 'bboxes' in sample.gt_instances for sample in samples):
-        return None
-    boxes = [sample.gt_instances.bboxes for sample in samples]
-    return [value if isinstance(value, Tensor) else value.tensor for value in boxes]

@@ -11,18 +11,18 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.registry import MODELS as ROOT_MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from kdplugin.distill.distillation import Distillation
-from kdplugin.distill.pairs import check_weight, parse_pairs
+from kdplugin.distill.pairs import parse_pairs
+from kdplugin.distill.preprocessing import preprocessing_warning
 from kdplugin.distill.rng import preserved_rng
+from kdplugin.distill.settings import distiller_mistakes, parse_task_weight, plain, teacher_configs, teacher_weights
 from kdplugin.distill.teacher import build_teacher
-from kdplugin.errors import ConfigError
-from kdplugin.module_paths import did_you_mean, match_modules
+from kdplugin.module_paths import match_modules
 from kdplugin.registry import MODELS
 
 ADAPTERS = '_kd'
-SETTINGS = ('student', 'teacher', 'pairs', 'frozen', 'task_weight', 'data_preprocessor')
 
 
 class DistilledStudent:
@@ -105,11 +105,17 @@ def build_distiller(**config: Any) -> nn.Module:
 
     Args:
         student: the student's own model config.
-        teacher: ``dict(cfg= or model=, checkpoint=, trust_checkpoint=False)``, see ``build_teacher``.
-        pairs: by name, ``dict(tap= or student_tap= and teacher_tap=, loss=, weight=1.0)``.
+        teacher: ``dict(cfg= or model=, checkpoint=, trust_checkpoint=False, weight=1.0)``, see ``build_teacher``;
+            its weight is a factor of all its pairs.
+        teachers: instead of ``teacher``, several by name; each pair then names its own.
+        pairs: by name, ``dict(tap= or student_tap= and teacher_tap=, loss=, weight=1.0)``, or ``type`` and the settings
+            of a method. How much they count: ``weight`` (a number or a schedule, see ``parse_schedule``) or
+            ``target_ratio`` and ``calibration_iters``; ``warmup``, ``stop_after``, ``by_epoch``; ``on_nan``.
         frozen: paths or shell patterns of student modules and parameters that must not move; modules stay in eval
             mode, so running statistics rest too.
-        task_weight: factor of the student's own losses, 1.0 by default.
+        task_weight: factor of the student's own losses, 1.0 by default; a number or a schedule.
+        alpha: instead of ``task_weight``, a number or schedule from 0 to 1: the total is 1 - alpha times the student's
+            own losses plus alpha times the weighted pairs.
         data_preprocessor: handed in by the Runner for configs that have it at the top; goes to the student.
 
     Raises:
@@ -126,31 +132,6 @@ def build_distiller(**config: Any) -> nn.Module:
     return attach(student, distillation)
 
 
-def distiller_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
-    """Yield everything that is wrong with the keys of a ``kdplugin.Distiller`` config."""
-    for key in config:
-        if key not in SETTINGS:
-            yield ConfigError(
-                f'Expected keys {list(SETTINGS)} in kdplugin.Distiller but got {key!r}.{did_you_mean(key, SETTINGS)}'
-            )
-    if not config.get('student'):
-        yield ConfigError('Expected a student in kdplugin.Distiller but got none. Write student=_base_.model.')
-    pairs = config.get('pairs') or {}
-    if not isinstance(pairs, Mapping) or not all(isinstance(pair, Mapping) for pair in pairs.values()):
-        yield ConfigError(
-            f'Expected pairs to be a dict of dicts by name but got {pairs!r}. Write pairs=dict(name=dict(...)).'
-        )
-    if pairs and not config.get('teacher'):
-        yield ConfigError('Expected a teacher for the pairs but got none. Write teacher=dict(cfg=..., checkpoint=...).')
-    frozen = config.get('frozen') or ()
-    if not isinstance(frozen, Sequence) or isinstance(frozen, str):
-        yield ConfigError(f"Expected frozen to be a list of patterns but got {frozen!r}. Write frozen=['backbone'].")
-    try:
-        check_weight(config.get('task_weight', 1.0), 'task_weight')
-    except ConfigError as error:
-        yield error
-
-
 def attach(student: nn.Module, distillation: Distillation) -> nn.Module:
     """Size the adapters, freeze what is to be frozen, and make a student distil; returns the same object."""
     with preserved_rng():
@@ -165,15 +146,17 @@ def attach(student: nn.Module, distillation: Distillation) -> nn.Module:
 
 
 def _build_distillation(student: nn.Module, config: Mapping[str, Any]) -> Distillation:
-    pairs = parse_pairs(config.get('pairs') or {})
-    teacher = build_teacher(config['teacher']) if config.get('teacher') else None
-    warning = preprocessing_warning(student, teacher.module) if teacher is not None else ''
-    if warning:
-        print_log(warning, logger='current', level=logging.WARNING)
+    pairs, weights = parse_pairs(config.get('pairs') or {}), teacher_weights(config)
+    teachers = {name: build_teacher(one) for name, one in teacher_configs(config).items()}
+    for teacher in teachers.values():
+        warning = '' if teacher.input.preprocess == 'own' else preprocessing_warning(student, teacher.module)
+        if warning:
+            print_log(warning, logger='current', level=logging.WARNING)
     return Distillation(
         pairs,
-        teacher,
-        float(config.get('task_weight', 1.0)),
+        teachers,
+        **parse_task_weight(config),  # type: ignore[arg-type]
+        teacher_weights=weights,
         settings={key: plain(value) for key, value in config.items() if key not in ('student', 'data_preprocessor')},
         frozen=match_modules(student, config.get('frozen') or (), 'student'),
     )
@@ -184,36 +167,3 @@ def freeze(student: nn.Module, names: Sequence[str]) -> None:
     modules, parameters = dict(student.named_modules()), dict(student.named_parameters())
     for name in names:
         (modules[name] if name in modules else parameters[name]).requires_grad_(False)
-
-
-def preprocessing_difference(student: nn.Module, teacher: nn.Module) -> str:
-    """Describe how the teacher's input normalisation differs from the student's; empty where it does not."""
-    ours, theirs = (getattr(model, 'data_preprocessor', None) for model in (student, teacher))
-    differences = []
-    for name in ('mean', 'std', 'channel_conversion'):
-        one, other = (_plain_setting(getattr(side, name, None)) for side in (ours, theirs))
-        if one != other:
-            differences.append(f'{name} {one} and {other}')
-    return '; '.join(differences)
-
-
-def _plain_setting(value: Any) -> Any:
-    return value.flatten().tolist() if isinstance(value, Tensor) else value
-
-
-def preprocessing_warning(student: nn.Module, teacher: nn.Module) -> str:
-    """Return what to tell a person whose teacher was trained on images normalised in another way, or ''."""
-    difference = preprocessing_difference(student, teacher)
-    return difference and (
-        f'Expected student and teacher to normalise images alike but got {difference}. The teacher sees the '
-        "student's images: train the student with the teacher's data_preprocessor."
-    )
-
-
-def plain(value: Any) -> Any:
-    """Reduce a config value to dicts, lists, numbers and strings that any safe reader can load."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 import kdplugin
+from kdplugin.distill.adapters import LevelAdapters
 from kdplugin.distill.distillation import Distillation
 from kdplugin.distill.distiller import ADAPTERS, adapters_of, distillation_of
+from kdplugin.distill.schedules import Moment
 from kdplugin.distill.teacher import load_strictly
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.registry import HOOKS
@@ -38,6 +40,7 @@ class DistillationHook(Hook):
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
         self._steps = 0
         self._since = 0.0
 
@@ -49,6 +52,8 @@ class DistillationHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if self._steps == 0:
             self._since = time.perf_counter()
+        _, distillation = self._parts(runner)
+        distillation.at(moment_of(runner))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -56,6 +61,7 @@ class DistillationHook(Hook):
         for name, value in (outputs or {}).items():
             value = torch.as_tensor(value).detach().float()
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
         self._steps += 1
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -71,11 +77,12 @@ class DistillationHook(Hook):
 
     def _close_interval(self, runner: Runner, metrics: dict[str, float], epoch: int) -> None:
         _, distillation = self._parts(runner)
-        means = {name: float(value) / self._steps for name, value in self._sums.items()}
+        distillation.guard.check(wait=True)
+        means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
         terms = [
             Term(
                 pair.name,
-                raw=means[f'kd_{pair.name}_raw'],
+                raw=means.get(f'kd_{pair.name}_raw'),
                 weight=means[f'kd_{pair.name}_weight'],
                 weighted=means[f'loss_kd_{pair.name}'],
                 temperature=pair.method.temperature,
@@ -87,14 +94,19 @@ class DistillationHook(Hook):
         task = means.get('kd_task', means['loss'])
         seconds = getattr(self, '_seconds', (time.perf_counter() - self._since) / self._steps)
         runner.logger.info('\n' + training_table(label, rate, seconds, task, terms, means['loss'], metrics))
-        self._sums, self._steps = {}, 0
+        self._sums, self._counts, self._steps = {}, {}, 0
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         student, distillation = self._parts(runner)
+        distillation.guard.check(wait=True)
         record = settings_record(distillation)
         checkpoint['meta'][KEY] = {**checkpoint['meta'].get(KEY, {}), **record}
         adapters = {name: value.cpu() for name, value in adapters_of(student).state_dict().items()}
-        checkpoint[KEY] = {**record, 'adapters': adapters}
+        checkpoint[KEY] = {**record, 'adapters': adapters, 'state': distillation.state()}
+
+    def after_train(self, runner: Runner) -> None:
+        _, distillation = self._parts(runner)
+        distillation.guard.check(wait=True)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if runner._resume:
@@ -113,14 +125,20 @@ class DistillationHook(Hook):
         return model, distillation
 
 
+def moment_of(runner: Runner) -> Moment:
+    """Return where a run stands; the loop by iterations counts no epochs."""
+    if isinstance(runner.train_loop, IterBasedTrainLoop):
+        return Moment(runner.iter, max_iters=runner.max_iters)
+    return Moment(runner.iter, runner.epoch, runner.max_iters, runner.max_epochs)
+
+
 def settings_record(distillation: Distillation) -> dict[str, Any]:
     """Return what a checkpoint says about its distillation, as plain values."""
-    teacher = distillation.teacher
-    return {
-        'version': kdplugin.__version__,
-        'settings': distillation.settings,
-        'teacher': teacher and {'checkpoint': teacher.checkpoint, 'sha256': teacher.sha256},
+    teachers = {
+        name: {'checkpoint': teacher.checkpoint, 'sha256': teacher.sha256}
+        for name, teacher in distillation.teachers.items()
     }
+    return {'version': kdplugin.__version__, 'settings': distillation.settings, 'teachers': teachers}
 
 
 def check_resume(student: nn.Module, distillation: Distillation, checkpoint: dict[str, Any]) -> None:
@@ -144,13 +162,15 @@ def check_resume(student: nn.Module, distillation: Distillation, checkpoint: dic
             'Expected to resume a distillation run but the checkpoint comes from a run without distillation. '
             'Use load_from to start anew from its weights.'
         )
-    teacher, before = distillation.teacher, saved['teacher']
-    if teacher is not None and before is not None and teacher.sha256 != before['sha256']:
-        raise CheckpointError(
-            f'Expected the teacher this run began with (sha256 {before["sha256"][:12]}) but {teacher.checkpoint} '
-            f'is another file (sha256 {teacher.sha256[:12]}). Put the old file back, or start a new run.'
-        )
+    for name, before in saved['teachers'].items():
+        teacher = distillation.teachers.get(name)
+        if teacher is not None and teacher.sha256 != before['sha256']:
+            raise CheckpointError(
+                f'Expected the teacher this run began with (sha256 {before["sha256"][:12]}) but {teacher.checkpoint} '
+                f'is another file (sha256 {teacher.sha256[:12]}). Put the old file back, or start a new run.'
+            )
     load_strictly(adapters_of(student), saved['adapters'], "the checkpoint's adapters")
+    distillation.load_state(saved['state'])
 
 
 def describe(student: nn.Module, distillation: Distillation) -> str:
@@ -160,18 +180,24 @@ def describe(student: nn.Module, distillation: Distillation) -> str:
     for name, parameter in student.named_parameters():
         if not name.startswith(f'{ADAPTERS}.'):
             counts[parameter.requires_grad] += parameter.numel()
-    teacher = distillation.teacher
-    match = None
-    if teacher is not None:
-        tensors, size = teacher.tensors, teacher.parameters
-        match = TeacherMatch(teacher.checkpoint, teacher.sha256, tensors, tensors, size, size)
+    matches = [
+        TeacherMatch(one.checkpoint, one.sha256, one.tensors, one.tensors, one.parameters, one.parameters, name)
+        for name, one in distillation.teachers.items()
+    ]
     lines = [
         PairLine(
-            pair.name, ', '.join(pair.student_taps), ', '.join(pair.teacher_taps), pair.method.label, pair.weight,
-            str(adapters[pair.name]) if pair.name in adapters else '',
+            pair.name, ', '.join(pair.student_taps), ', '.join(pair.teacher_taps), pair.method.label, pair.how_much,
+            owned_by(adapters[pair.name]) if pair.name in adapters else '',
+            pair.teacher if len(distillation.teachers) > 1 else '',
         )
         for pair in distillation.pairs
     ]  # fmt: skip
     total = sum(parameter.numel() for parameter in adapters.parameters())
-    size = teacher.parameters if teacher else 0
-    return opening_report(match, ParameterCounts(counts[True], counts[False], total, size), lines)
+    return opening_report(matches, ParameterCounts(counts[True], counts[False], total), lines)
+
+
+def owned_by(module: nn.Module) -> str:
+    """Return what a pair trains beside the student, in a few words."""
+    if isinstance(module, LevelAdapters):
+        return str(module)
+    return f'{type(module).__name__}, {sum(value.numel() for value in module.parameters()):,} parameters'

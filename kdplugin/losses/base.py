@@ -132,10 +132,10 @@ def mean_over_valid(values: Tensor, labels: Tensor | None, ignore_index: Ignored
 
 
 def unit(values: Tensor, dim: int) -> Tensor:
-    """Return vectors of length 1; those not longer than 1e-12 become 0 and get no gradient."""
+    """Return vectors of length 1; those not longer than 1e-12 become 0 and get no gradient. NaN stays NaN."""
     squares = values.square().sum(dim, keepdim=True)
-    long = squares > 1e-24
-    return torch.where(long, values / torch.where(long, squares, 1).sqrt(), 0)
+    short = squares <= 1e-24
+    return torch.where(short, 0, values / torch.where(short, 1, squares).sqrt())
 
 
 def correlation(
@@ -143,7 +143,7 @@ def correlation(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return Pearson's r along ``dim``, and whether the student and the teacher vary there at all.
 
-    Where either does not (up to float32's resolution) r is 0 and has no gradient.
+    Where either does not (up to float32's resolution) r is 0 and has no gradient. NaN stays NaN.
 
     Args:
         student: of any shape.
@@ -153,9 +153,9 @@ def correlation(
     """
     (ours, our_length), (theirs, their_length) = (_centred(side, dim, valid) for side in (student, teacher))
     lengths = our_length * their_length
-    both = lengths > 0
+    both = lengths != 0
     r = torch.where(both, (ours * theirs).sum(dim) / torch.where(both, lengths, 1), 0)
-    return r, our_length > 0, their_length > 0
+    return r, our_length != 0, their_length != 0
 
 
 def _centred(values: Tensor, dim: tuple[int, ...], valid: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -172,5 +172,5 @@ def _centred(values: Tensor, dim: tuple[int, ...], valid: Tensor | None) -> tupl
     if valid is not None:
         centred = torch.where(valid, centred, 0)
     squares = centred.square().sum(dim)
-    varies = squares > (counts * (1e-6 * mean).square() + 1e-24).sum(dim)
-    return centred, torch.where(varies, torch.where(varies, squares, 1).sqrt(), 0)
+    same = squares <= (counts * (1e-6 * mean).square() + 1e-24).sum(dim)
+    return centred, torch.where(same, 0, torch.where(same, 1, squares).sqrt())

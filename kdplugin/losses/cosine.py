@@ -36,9 +36,9 @@ def cosine_distance(
     """
     student, teacher = comparable(student, teacher)
     squares = [side.square().sum(1) for side in (student, teacher)]
-    long = (squares[0] > SHORTEST**2) & (squares[1] > SHORTEST**2)
-    ours, theirs = (torch.where(long, one, 1).sqrt() for one in squares)
-    cosine = torch.where(long, (student * teacher).sum(1) / ours / theirs, 0)
+    short = (squares[0] <= SHORTEST**2) | (squares[1] <= SHORTEST**2)
+    ours, theirs = (torch.where(short, 1, one).sqrt() for one in squares)
+    cosine = torch.where(short, 0, (student * teacher).sum(1) / ours / theirs)
     return mean_over_valid(1 - cosine, labels, ignore_index)
 
 

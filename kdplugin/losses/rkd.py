@@ -85,9 +85,9 @@ def _relations(points: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
     lengths = products.diagonal()
     scale = lengths[:, None] + lengths
     squares = scale - 2 * products
-    apart = (squares > 10 * torch.finfo(points.dtype).eps * scale) & pairs
-    distance = torch.where(apart, torch.where(apart, squares, 1).sqrt(), 0)
-    mean = weighted_mean(distance, apart)
+    near = (squares <= 10 * torch.finfo(points.dtype).eps * scale) | ~pairs
+    distance = torch.where(near, 0, torch.where(near, 1, squares).sqrt())
+    mean = weighted_mean(distance, ~near)
     corner = products - products[:, :, None] - products[:, None] + lengths[:, None, None]
     sides = distance[:, :, None] * distance[:, None]
     cosine = torch.where(sides > 0, corner / torch.where(sides > 0, sides, 1), 0)

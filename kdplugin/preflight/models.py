@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from kdplugin.distill.distiller import freeze, preprocessing_warning
+from kdplugin.distill.distiller import freeze
 from kdplugin.distill.model_config import plain_model_config
+from kdplugin.distill.preprocessing import preprocessing_warning
 from kdplugin.distill.teacher import Teacher, build_teacher_model, load_teacher, teacher_mistakes
 from kdplugin.module_paths import match_modules
 from kdplugin.preflight.findings import Findings
@@ -78,27 +79,27 @@ def check_frozen(found: Findings, patterns: Sequence[str], student: nn.Module) -
     return list(names)
 
 
-def check_teacher(found: Findings, settings: Mapping[str, Any]) -> tuple[nn.Module | None, Teacher | None]:
+def check_teacher(
+    found: Findings, settings: Mapping[str, Any], where: str = 'teacher'
+) -> tuple[nn.Module | None, Teacher | None]:
     """The teacher's keys, config and checkpoint are right; returns its model, and the teacher if it is loaded."""
     for mistake in teacher_mistakes(settings):
-        found.error('teacher', mistake)
+        found.error(where, mistake)
     model = None
     if ('cfg' in settings) != ('model' in settings):
-        model = found.attempt('teacher', 'the teacher to build', build_teacher_model, settings)
+        model = found.attempt(where, 'the teacher to build', build_teacher_model, settings)
     if not settings.get('checkpoint'):
         return model, None
     if model is None:
         path = str(settings['checkpoint'])
         if '://' not in path and not Path(path).expanduser().is_file():
-            found.error('teacher', f'Expected a checkpoint file but {path} does not exist. Check the path.')
+            found.error(where, f'Expected a checkpoint file but {path} does not exist. Check the path.')
         else:
-            found.note(
-                'teacher', 'not checked: whether the checkpoint fits, because there is no model to load it into.'
-            )
+            found.note(where, 'not checked: whether the checkpoint fits, because there is no model to load it into.')
         return None, None
-    teacher = found.attempt('teacher', 'the teacher to load', load_teacher, model, settings)
+    teacher = found.attempt(where, 'the teacher to load', load_teacher, model, settings)
     if teacher is not None:
-        found.note('teacher', f'all {teacher.tensors} tensors loaded, {count(teacher.parameters)} parameters.')
+        found.note(where, f'all {teacher.tensors} tensors loaded, {count(teacher.parameters)} parameters.')
     return model, teacher
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdplugin.distill.distillation import Distillation
+from kdplugin.distill.distillation import Distillation, taps_of
 from kdplugin.distill.distiller import ADAPTERS
 from kdplugin.distill.pairs import Pair
 from kdplugin.distill.taps import catch
@@ -39,14 +39,15 @@ def run_step(student: Any, distillation: Distillation | None, data: Any) -> Step
     """Run a student, distilled or not, on a batch in training mode.
 
     The engine's own check of the taps stops at the first problem, so it is left out here; ``check_pair_gradient``
-    does its work for every pair.
+    does its work for every pair, and ``check_finite`` that of its guard.
     """
     student.train()
     taps: list[str] = []
     known: frozenset[str] = frozenset()
     if distillation is not None and distillation.student_probe is not None:
-        distillation.checked = True
-        taps, known = distillation.student_taps, distillation.student_probe.overwritten
+        distillation.guard.silent = True
+        distillation.checked.update(pair.name for pair in distillation.active)
+        taps, known = taps_of(distillation.active, 'student'), distillation.student_probe.overwritten
     with catch(student, taps, 'student') as caught:
         losses = student(**data, mode='loss') if isinstance(data, Mapping) else student(*data, mode='loss')
         overwritten = caught.overwritten() - known
@@ -141,5 +142,6 @@ def note_shares(found: Findings, step: Step, distillation: Distillation | None, 
     for name, value in step.terms.items():
         share = f', {100 * value / total:.1f} % of the total' if total > 0 else ''
         pair = pairs.get(name)
-        product = f' = {pair.weight:g} x {float(step.losses[f"kd_{pair.name}_raw"]):.4g}' if pair else ''
+        weight, raw = (float(step.losses[f'kd_{pair.name}_{part}']) if pair else 0.0 for part in ('weight', 'raw'))
+        product = f' = {weight:g} x {raw:.4g}' if pair else ''
         found.note(STEP, f'{name} {value:.4g}{product}{share}.')

@@ -14,12 +14,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from kdplugin.distill.distillation import Distillation
-from kdplugin.distill.distiller import attach, distiller_mistakes
+from kdplugin.distill.distillation import Distillation, by_teacher
+from kdplugin.distill.distiller import attach
 from kdplugin.distill.model_config import is_distiller
 from kdplugin.distill.pairs import Pair
 from kdplugin.distill.rng import preserved_rng
+from kdplugin.distill.settings import distiller_mistakes, parse_task_weight, teacher_configs, teacher_weights
 from kdplugin.distill.teacher import Teacher
+from kdplugin.errors import ConfigError
 from kdplugin.preflight.batch import check_batch
 from kdplugin.preflight.data import check_classes, check_dataset_files
 from kdplugin.preflight.findings import Finding, Findings
@@ -78,8 +80,8 @@ def _quiet() -> Iterator[None]:
 def _verify_models(found: Findings, config: Config, files_exist: bool) -> None:
     settings: Mapping[str, Any] | None = config.model if is_distiller(config.model) else None
     pairs: list[Pair] = []
-    teacher: Teacher | None = None
-    module: nn.Module | None = None
+    teachers: dict[str, Teacher] = {}
+    modules: dict[str, nn.Module | None] = {}
     if settings is not None:
         for mistake in distiller_mistakes({key: value for key, value in settings.items() if key != 'type'}):
             found.error('model', mistake)
@@ -87,26 +89,36 @@ def _verify_models(found: Findings, config: Config, files_exist: bool) -> None:
     if settings is None:
         found.note('model', 'no kdplugin.Distiller: this trains without a teacher.')
     else:
-        if isinstance(settings.get('teacher'), Mapping):
-            module, teacher = check_teacher(found, settings['teacher'])
-        pairs = _verify_pairs(found, settings, student, module)
-    check_classes(found, config, {'student': student, 'teacher': module})
-    if student is not None and module is not None:
-        check_preprocessing(found, student, module)
+        for name, one in teacher_configs(settings).items():
+            modules[name], teacher = check_teacher(found, one, _where(name))
+            if teacher is not None:
+                teachers[name] = teacher
+        pairs = _verify_pairs(found, settings, student, modules)
+    check_classes(found, config, {'student': student, **{_where(name): module for name, module in modules.items()}})
+    for module in modules.values():
+        if student is not None and module is not None:
+            check_preprocessing(found, student, module)
     if student is None:
         found.note(STEP, 'not checked: there is no student to train.')
         return
-    _verify_step(found, config, student, teacher, pairs, files_exist)
+    _verify_step(found, config, student, teachers, pairs, files_exist)
+
+
+def _where(teacher: str) -> str:
+    return 'teacher' if teacher == 'teacher' else f'teacher {teacher}'
 
 
 def _verify_pairs(
-    found: Findings, settings: Mapping[str, Any], student: nn.Module | None, teacher: nn.Module | None
+    found: Findings,
+    settings: Mapping[str, Any],
+    student: nn.Module | None,
+    teachers: Mapping[str, nn.Module | None],
 ) -> list[Pair]:
     entries = settings.get('pairs') or {}
     if not isinstance(entries, Mapping):
         return []
     checked = [
-        check_pair(found, name, entry, student, teacher)
+        check_pair(found, name, entry, student, teachers.get(entry.get('teacher', 'teacher')))
         for name, entry in entries.items()
         if isinstance(entry, Mapping)
     ]
@@ -114,18 +126,19 @@ def _verify_pairs(
     if not entries:
         found.note('pairs', 'none: this trains exactly as the plain config does.')
     for pair in pairs:
-        if pair.weight == 0:
+        if pair.weight.peak == 0:
             found.note(f'pair {pair.name}', 'has weight 0: it is not run.')
-    if student is None or teacher is None or not pairs:
+    if student is None:
         return []
-    return check_taps(found, pairs, student, teacher)
+    groups = [(group, teachers.get(name)) for name, group in by_teacher(pairs).items()]
+    return [pair for group, teacher in groups if teacher for pair in check_taps(found, group, student, teacher)]
 
 
 def _verify_step(
     found: Findings,
     config: Config,
     student: nn.Module,
-    teacher: Teacher | None,
+    teachers: dict[str, Teacher],
     pairs: list[Pair],
     files_exist: bool,
 ) -> None:
@@ -134,17 +147,14 @@ def _verify_step(
     frozen = check_frozen(found, patterns if isinstance(patterns, list | tuple) else (), student)
     distillation = None
     if settings:
-        if pairs and teacher is None:
+        taught = [pair for pair in pairs if pair.teacher in teachers]
+        if len(taught) < len(pairs):
             found.note(STEP, 'not checked: the distillation terms, because the teacher is not loaded.')
-        weight = settings.get('task_weight', 1.0)
-        distillation = Distillation(
-            pairs if teacher is not None else [],
-            teacher,
-            weight if isinstance(weight, int | float) else 1.0,
-            settings={},
-            frozen=frozen,
-            attended=True,
-        )
+        shares: dict[str, Any] = {}
+        with contextlib.suppress(ConfigError):
+            shares = {'teacher_weights': teacher_weights(settings), **parse_task_weight(settings)}
+        distillation = Distillation(taught, teachers, {}, frozen, attended=True, **shares)
+        distillation.at_peak()
         if found.attempt(STEP, 'the student to distil', attach, student, distillation) is None:
             found.note(STEP, 'not checked: losses and gradients, because the student cannot be made to distil.')
             return
@@ -159,5 +169,5 @@ def _verify_step(
         found.attempt(f'pair {pair.name}', 'a gradient', check_pair_gradient, found, student, pair, step)
     unused = bool(config.get('find_unused_parameters', False))
     found.attempt(STEP, 'a backward pass', check_parameters, found, student, step.total, unused)
-    if teacher is not None:
+    for teacher in teachers.values():
         check_teacher_untouched(found, teacher.module)

@@ -20,6 +20,7 @@ class TeacherMatch:
     total_tensors: int
     matched_parameters: int
     total_parameters: int
+    name: str = 'teacher'
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class ParameterCounts:
     trainable: int
     frozen: int
     adapters: int
-    teacher: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class PairLine:
     Args:
         weight: a number, or how it runs over time as text, such as ``'0 to 0.3 over 500 iterations'``.
         adapter: its shapes, such as ``'24x20x20 -> 64x20x20'``, or empty where the tensors already fit.
+        teacher: whose, where there are several.
     """
 
     name: str
@@ -47,17 +48,20 @@ class PairLine:
     loss: str
     weight: float | str
     adapter: str = ''
+    teacher: str = ''
 
 
-def opening_report(teacher: TeacherMatch | None, counts: ParameterCounts, pairs: Sequence[PairLine]) -> str:
+def opening_report(teachers: Sequence[TeacherMatch], counts: ParameterCounts, pairs: Sequence[PairLine]) -> str:
     """Return the block that a run prints before its first step.
 
     Args:
-        teacher: None where no pair ever has a weight, so that no teacher is run.
-        counts: parameters of the student, the adapters and the teacher.
+        teachers: none where no pair ever has a weight, so that no teacher is run.
+        counts: parameters of the student and the adapters.
         pairs: in the order of the config.
     """
-    lines = ['Knowledge distillation', *_teacher_lines(teacher, counts.teacher)]
+    lines = ['Knowledge distillation', *(line for teacher in teachers for line in _teacher_lines(teacher))]
+    if not teachers:
+        lines.append('  teacher     not run: no pair has a weight above 0')
     lines.append(
         f'  student     {count(counts.trainable)} trainable, {count(counts.frozen)} frozen, '
         f'adapters {count(counts.adapters)} (left behind on export)'
@@ -72,19 +76,18 @@ def opening_report(teacher: TeacherMatch | None, counts: ParameterCounts, pairs:
         weight = pair.weight if isinstance(pair.weight, str) else f'{pair.weight:g}'
         same = pair.student_tap == pair.teacher_tap
         taps = pair.student_tap if same else f'{pair.student_tap}\n<- {pair.teacher_tap}'
+        taps += f' ({pair.teacher})' if pair.teacher else ''
         table.add_row(pair.name, weight, pair.loss, taps, pair.adapter or 'none')
     return render(Text('\n'.join(lines)), table)
 
 
-def _teacher_lines(teacher: TeacherMatch | None, parameters: int) -> list[str]:
-    if teacher is None:
-        return ['  teacher     not run: no pair has a weight above 0']
+def _teacher_lines(teacher: TeacherMatch) -> list[str]:
     return [
-        f'  teacher     {teacher.checkpoint}',
+        f'  {teacher.name:<11} {teacher.checkpoint}',
         f'              sha256 {teacher.sha256}',
         f'              matched {_share(teacher.matched_tensors, teacher.total_tensors, "tensors")}',
         f'              matched {_share(teacher.matched_parameters, teacher.total_parameters, "parameters")}',
-        f'              {count(parameters)} parameters, frozen',
+        f'              {count(teacher.total_parameters)} parameters, frozen',
     ]
 
 

@@ -14,11 +14,12 @@ class Term:
     """One distillation term: ``weighted`` = ``weight`` x ``raw`` is what the total holds.
 
     Args:
+        raw: None where it was not measured, because the weight was 0 throughout.
         temperature: None where the loss has none.
     """
 
     name: str
-    raw: float
+    raw: float | None
     weight: float
     weighted: float
     temperature: float | None = None
@@ -53,7 +54,7 @@ def training_table(
     for term in terms:
         temperature = MISSING if term.temperature is None else f'{term.temperature:g}'
         table.add_row(
-            f'kd {term.name}', _digits(term.raw), f'{term.weight:g}', temperature,
+            f'kd {term.name}', MISSING if term.raw is None else _digits(term.raw), f'{term.weight:g}', temperature,
             _digits(term.weighted), _share(term.weighted, total),
         )  # fmt: skip
     table.add_section()

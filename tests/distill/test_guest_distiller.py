@@ -26,6 +26,7 @@ from mmengine.model import ExponentialMovingAverage
 from torch import nn
 
 from kdplugin.distill import distillation_of
+from kdplugin.distill.distillation import taps_of
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.weights.reading.io import hash_tensors
 
@@ -61,7 +62,8 @@ def test_dropout_and_drop_path_of_the_teacher_rest_while_the_student_trains(shar
     model = build(config).train()
     batch = segmentation_batch()
     distillation = distillation_of(model)
-    outputs = [distillation.teacher.outputs(distillation.teacher_taps, (), dict(batch, mode='loss')) for _ in range(2)]
+    taps = taps_of(distillation.active, 'teacher')
+    outputs = [distillation.teacher.outputs(taps, (), dict(batch, mode='loss')) for _ in range(2)]
     for tap in outputs[0]:
         for one, other in zip(outputs[0][tap], outputs[1][tap], strict=True):
             assert torch.equal(one, other)

@@ -96,9 +96,8 @@ def test_adapters_lie_under_one_key_of_their_own(run: Run) -> None:
 def test_meta_tells_how_the_student_was_distilled(run: Run, shared: Path) -> None:
     record = checkpoint_of(run, 'best_mIoU_iter_4.pth')['meta']['kdplugin']
     assert record['version'] == kdplugin.__version__
-    assert record['teacher'] == dict(
-        checkpoint=str(shared / 'segmentor.pth'), sha256=hash_file(shared / 'segmentor.pth')
-    )
+    teacher = dict(checkpoint=str(shared / 'segmentor.pth'), sha256=hash_file(shared / 'segmentor.pth'))
+    assert record['teachers'] == dict(teacher=teacher)
     assert record['settings']['pairs']['feature'] == dict(tap='backbone', weight=0.5, loss=COSINE)
     assert record['settings']['pairs']['logits'] == dict(tap='decode_head.conv_seg', weight=2.0, loss=KL)
 

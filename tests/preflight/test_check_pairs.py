@@ -33,7 +33,7 @@ def test_a_good_pair_is_no_finding(student: nn.Module, teacher: nn.Module) -> No
     found = Findings()
     pair = check_pair(found, 'mid', dict(tap='backbone.layer2', loss=COSINE, weight=0.1), student, teacher)
     assert pair is not None
-    assert (pair.student_taps, pair.teacher_taps, pair.weight) == (('backbone.layer2',), ('backbone.layer2',), 0.1)
+    assert (pair.student_taps, pair.teacher_taps, pair.weight.peak) == (('backbone.layer2',), ('backbone.layer2',), 0.1)
     assert found == []
 
 

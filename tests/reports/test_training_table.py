@@ -7,6 +7,7 @@ from kdplugin.reports.training_table import Term, training_table
 TERMS = [
     Term('logits', raw=1.2, weight=0.5, weighted=0.6, temperature=4.0),
     Term('low', 3.123e-5, 0.32, 1e-5),
+    Term('over', None, 0.0, 0.0),
 ]
 
 
@@ -19,6 +20,7 @@ def test_each_term_has_its_raw_value_weight_temperature_and_share() -> None:
     assert table['task'] == ['-', '-', '-', '0.6000', '50.0 %']
     assert table['kd logits'] == ['1.200', '0.5', '4', '0.6000', '50.0 %']
     assert table['kd low'] == ['3.123e-05', '0.32', '-', '1.000e-05', '0.0 %']
+    assert table['kd over'] == ['-', '0', '-', '0.000', '0.0 %']
     assert table['total'][:4] == ['-', '-', '-', '1.200']
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ class Method:
         ConfigError: a side has no tap.
     """
 
-    needs: ClassVar[tuple[str, ...]] | tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     temperature: float | None = None
 
     def __init__(

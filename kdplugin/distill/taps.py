@@ -74,6 +74,11 @@ def catch(model: nn.Module, paths: Iterable[str], owner: str, clone: frozenset[s
 
             hooks.enter_context(find_module(model, path, owner).register_forward_hook(keep))
         yield caught
+    require_fired(caught, owner)
+
+
+def require_fired(caught: Caught, owner: str) -> None:
+    """Raise TapError, naming them, if taps put out nothing."""
     silent = [path for path, tensors in caught.tensors.items() if not tensors]
     if silent:
         raise TapError(

@@ -1,64 +1,185 @@
-"""The frozen teacher: built, loaded strictly, and run without gradient."""
+"""The frozen teacher: built, loaded strictly, and run without gradient, no further than to its deepest tap."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kdplugin.checkpoint_schemes import local_file
-from kdplugin.distill.model_config import student_config
-from kdplugin.distill.probe import ProbeResult
+from kdplugin.distill.determinism import kind_of, pipeline_text, random_parts
+from kdplugin.distill.early_stop import Steady, catch_until, find_steady
+from kdplugin.distill.ground_truth import first_tensor
+from kdplugin.distill.output_cache import OutputCache, cache_mistakes, parse_bytes
+from kdplugin.distill.preprocessing import INPUT_KEYS, TeacherInput, input_mistakes
+from kdplugin.distill.probe import ProbeResult, probe
 from kdplugin.distill.taps import catch
-from kdplugin.errors import CheckpointError, ConfigError
+from kdplugin.distill.teacher_model import build_teacher_model, load_strictly, teacher_model_config
+from kdplugin.distill.teacher_speed import SPEED_KEYS, FastParts, Speed, fastest, lay_out, parse_speed, speed_mistakes
+from kdplugin.errors import ConfigError
 from kdplugin.module_paths import did_you_mean
 from kdplugin.weights.reading.io import hash_file, read_checkpoint, state_dict_of
 
-TEACHER_KEYS = ('cfg', 'model', 'checkpoint', 'trust_checkpoint')
+__all__ = [
+    'Teacher', 'build_teacher', 'build_teacher_model', 'load_strictly', 'load_teacher', 'teacher_mistakes',
+]  # fmt: skip
+TEACHER_KEYS = ('cfg', 'model', 'checkpoint', 'trust_checkpoint', *SPEED_KEYS, *INPUT_KEYS, 'cache')
 
 
-@dataclass
 class Teacher:
     """A model in eval mode without gradients, outside every module tree.
 
     Args:
-        module: the model.
-        checkpoint: the file its weights came from.
+        module: the model with the loaded weights.
+        checkpoint: the file they came from.
         sha256: of that file.
         tensors: number of tensors loaded (all of them).
         parameters: number of parameters loaded.
-        probed: set by the engine: how to run it and what its taps put out.
+        probed: what its taps put out; set by ``learn``.
+        config: the teacher's config, of which ``Speed``, ``TeacherInput`` and ``cache`` are read here.
     """
 
-    module: nn.Module
-    checkpoint: str
-    sha256: str
-    tensors: int
-    parameters: int
-    probed: ProbeResult | None = None
+    def __init__(
+        self,
+        module: nn.Module,
+        checkpoint: str,
+        sha256: str,
+        tensors: int,
+        parameters: int,
+        probed: ProbeResult | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.checkpoint, self.sha256, self.tensors, self.parameters = checkpoint, sha256, tensors, parameters
+        self.probed = probed
+        self.config = dict(config or {})
+        self.speed = parse_speed(self.config)
+        self.input = TeacherInput.parse(self.config)
+        self.calls: dict[str, int] | None = None
+        self.cache: OutputCache | None = None
+        self._by_image = False
+        self._preprocessor: nn.Module | None = None
+        self._module = module
+        self._fast = FastParts(module, Speed(fuse=False), ())
+        self._device: torch.device | None = None
+        self._whole = True
+
+    @property
+    def module(self) -> nn.Module:
+        """The model with the loaded weights, on the device of the last batch.
+
+        What folding puts aside there is moved when first asked for.
+        """
+        if not self._whole and self._device is not None:
+            self._module.to(self._device)
+            self._whole = True
+        return self._module
+
+    def learn(
+        self, taps: Sequence[str], student: nn.Module, sizes: Sequence[tuple[int, int]], owner: str = 'teacher'
+    ) -> ProbeResult:
+        """Find out how to run the taps: in which mode, how far, and how fast. Nothing of the teacher changes.
+
+        Args:
+            taps: paths of its modules.
+            student: whose images it will see.
+            sizes: (H, W) of these to try.
+            owner: how messages call the teacher.
+
+        Raises:
+            PathError, TapError: see ``probe``.
+            ConfigError: an option that cannot hold for this teacher.
+        """
+        self.input = self.input.between(student, self._module)
+        self._preprocessor = getattr(student, 'data_preprocessor', None)
+        sizes = [self.input.size_of(size) for size in sizes]
+        self.probed = probe(self._module, taps, owner, sizes)
+        if self.input.resizes and self.probed.mode == 'loss':
+            raise ConfigError(
+                f'Expected taps of the {owner} that fire without ground truth, because its images are resized, but '
+                f'{list(taps)} fire in training only. Leave out input_size and scale, or tap earlier modules.'
+            )
+        try:
+            steady: Steady | None = find_steady(self._module, taps, self.probed, owner, sizes)
+        except Exception as error:
+            steady, why = None, f'on two images it fails with {type(error).__name__}: {error}'
+        else:
+            why = 'the number of tensors that its taps put out changes with the images'
+            self.calls, self._by_image = (steady.calls, steady.by_image) if steady else (None, False)
+        if self.calls is None:
+            print_log(f'The {owner} runs to its end in each step: {why}.', logger='current')
+        self.speed, self._fast = fastest(self._module, self.speed, taps, steady, self.probed.mode, owner)
+        return self.probed
 
     @torch.no_grad()
-    def outputs(self, taps: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, list[Tensor]]:
-        """Run the teacher on a student's batch and return what its taps put out."""
+    def outputs(self, taps: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, list[Tensor]]:
+        """Return what taps put out for a student's batch; from disk, with a ``cache`` that has all of it."""
+        images = first_tensor(args, kwargs)
+        samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+        if self.cache is None:
+            return self._run(taps, images, samples)
+        return self.cache.outputs(
+            taps, images, samples, self.speed.effective(images.device), lambda: self._run(taps, images, samples)
+        )
+
+    def _run(self, taps: Sequence[str], images: Tensor, samples: Sequence[Any] | None) -> dict[str, list[Tensor]]:
         if self.probed is None:
             raise ConfigError('Expected a probed teacher but got none. Build it through kdplugin.Distiller.')
-        device = _first_tensor(args, kwargs).device
-        if next(self.module.parameters()).device != device:
-            self.module.to(device)
-        with catch(self.module, taps, 'teacher', clone=self.probed.overwritten) as caught:
-            self.module(*args[:2], **{**kwargs, 'mode': self.probed.mode})
-        return caught.tensors
+        images, samples = self.input(images, samples)
+        if self.speed.lays_out(images.device) and images.dim() == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        copies = self.probed.overwritten
+        with self._fast.in_place() as model, self.speed.autocast(images.device):
+            self._place(images.device)
+            if self.calls is None:
+                catching = catch(model, taps, 'teacher', copies)
+            else:
+                catching = catch_until(model, {tap: self.calls[tap] for tap in taps}, 'teacher', copies)
+            with catching as caught:
+                model(images, samples, mode=self.probed.mode)
+        return {tap: [tensor.contiguous() for tensor in tensors] for tap, tensors in caught.tensors.items()}
 
+    def _place(self, device: torch.device) -> None:
+        """Move what runs, and not what it stands for."""
+        if self._device != device:
+            self._whole = device == next(self._module.parameters()).device
+            lay_out(self._module.to(device), self.speed.lays_out(device))
+            self._device = device
 
-def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    def open_cache(self, dataset: Any) -> None:
+        """Begin to keep outputs on disk, if the teacher's config has a ``cache``.
+
+        Args:
+            dataset: of the training, wrapped or not.
+
+        Raises:
+            ConfigError: its pipeline is random, or the taps' outputs do not belong to single images.
+        """
+        settings = self.config.get('cache')
+        if settings is None or self.probed is None:
+            return
+        random = random_parts(dataset, self._preprocessor)
+        if random:
+            raise ConfigError(
+                'Expected a training pipeline that gives the same image each time, because teacher.cache keeps '
+                f'outputs by image, but got {", ".join(random)}. Remove them, or remove teacher.cache.'
+            )
+        if not self._by_image:
+            raise ConfigError(
+                'Expected teacher taps that put out one entry for each image, because teacher.cache keeps them by '
+                f'image, but got shapes {self.probed.shapes} for one image. Tap other modules, or remove teacher.cache.'
+            )
+        about = {
+            'teacher': self.sha256,
+            'model': str(teacher_model_config(self.config)),
+            'mode': self.probed.mode,
+            'input': str(self.input),
+            'preprocessor': kind_of(self._preprocessor),
+            'transforms': pipeline_text(dataset),
+        }
+        self.cache = OutputCache(settings['dir'], parse_bytes(settings['max_bytes']), about)
 
 
 def build_teacher(config: Mapping[str, Any]) -> Teacher:
@@ -66,7 +187,9 @@ def build_teacher(config: Mapping[str, Any]) -> Teacher:
 
     Args:
         config: ``cfg`` is a config file ('mmdet::...' works too) whose ``model`` is taken, ``model`` a model
-            config; ``checkpoint`` a local file or a URL that mmengine knows.
+            config; ``checkpoint`` a local file or a URL that mmengine knows. ``precision``, ``channels_last``, ``fuse``
+            and ``compile`` are those of ``Speed``; ``preprocess``, ``input_size`` and ``scale`` those of
+            ``TeacherInput``; ``cache=dict(dir=, max_bytes=)`` keeps outputs on disk, see ``OutputCache``.
 
     Raises:
         ConfigError: an unknown, missing or contradictory key.
@@ -91,6 +214,8 @@ def teacher_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
             'Expected a checkpoint in teacher but got none. A random teacher teaches nothing: '
             "write teacher=dict(cfg=..., checkpoint='file.pth')."
         )
+    for mistakes in (speed_mistakes, input_mistakes, cache_mistakes):
+        yield from mistakes(config)
 
 
 def load_teacher(module: nn.Module, config: Mapping[str, Any]) -> Teacher:
@@ -109,57 +234,5 @@ def load_teacher(module: nn.Module, config: Mapping[str, Any]) -> Teacher:
         hash_file(path),
         tensors=len(module.state_dict()),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
+        config=config,
     )
-
-
-def build_teacher_model(config: Mapping[str, Any]) -> nn.Module:
-    """Build the model of a teacher config, with random weights; a distilled model teaches as its student."""
-    if 'model' in config:
-        return MODELS.build(student_config(config['model']))
-    file = str(config['cfg'])
-    if '::' not in file and not Path(file).is_file():
-        raise ConfigError(f'Expected a teacher config file but {file} does not exist. Check teacher.cfg.')
-    try:
-        cfg = Config.fromfile(Config._get_cfg_path(file, '')[0] if '::' in file else file)
-    except Exception as error:
-        raise ConfigError(
-            f'Expected the teacher config {file} to parse but got {type(error).__name__}: {error}. Check teacher.cfg.'
-        ) from error
-    model = student_config(cfg.model)
-    if 'data_preprocessor' in cfg:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    if 'default_scope' in cfg:
-        model.setdefault('_scope_', cfg.default_scope)
-    return MODELS.build(model)
-
-
-def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    """Load weights that must fit a model in every name and shape.
-
-    ``num_batches_tracked``, absent from old files, may be missing.
-
-    Raises:
-        CheckpointError: lists what is missing, left over, or of another shape; the model is unchanged then.
-    """
-    own = module.state_dict()
-    missing = [key for key in own if key not in weights and not key.endswith('num_batches_tracked')]
-    extra = [key for key in weights if key not in own]
-    shapes = [
-        f'{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}'
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
-    if missing or extra or shapes:
-        found = sum(key in weights for key in own) - len(shapes)
-        parts = [
-            f'{len(items)} {what} (such as {", ".join(items[:3])})'
-            for what, items in (('missing', missing), ('left over', extra), ('of another shape', shapes))
-            if items
-        ]
-        raise CheckpointError(
-            f'Expected {name} to fit the model in all {len(own)} tensors but {found} fit: {"; ".join(parts)}. '
-            'Use the checkpoint that was trained with this model config, with the same classes.'
-        )
-    state = OrderedDict(weights)
-    state._metadata = own._metadata  # type: ignore[attr-defined]  # today's names: nothing to convert
-    module.load_state_dict(state, strict=False)

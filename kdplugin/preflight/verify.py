@@ -95,8 +95,9 @@ def _verify_models(found: Findings, config: Config, files_exist: bool) -> None:
                 teachers[name] = teacher
         pairs = _verify_pairs(found, settings, student, modules)
     check_classes(found, config, {'student': student, **{_where(name): module for name, module in modules.items()}})
-    for module in modules.values():
-        if student is not None and module is not None:
+    for name, module in modules.items():
+        own = teacher_configs(settings)[name].get('preprocess') == 'own'
+        if student is not None and module is not None and not own:
             check_preprocessing(found, student, module)
     if student is None:
         found.note(STEP, 'not checked: there is no student to train.')

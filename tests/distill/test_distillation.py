@@ -145,7 +145,7 @@ def test_raw_terms_of_a_segmentor_are_the_losses_of_what_the_taps_put_out(shared
         for side, mode in ((plain, 'loss'), (teacher_of(model), 'tensor'))
     )
     expected = kl_divergence(*ours, *theirs, temperature=2.0, labels=labels)
-    assert losses['kd_logits_raw'].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert losses['kd_logits_raw'].item() == pytest.approx(expected.item(), rel=1e-4)  # the teacher is folded
     ours, theirs = (outputs_of(side, 'backbone', batch, 'tensor') for side in (plain, teacher_of(model)))
     levels = [
         cosine_distance(layer(one), other, labels=labels)

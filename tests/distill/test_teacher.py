@@ -155,7 +155,7 @@ def test_a_bomb_goes_off_only_for_those_who_trust_it(shared: Path, tmp_path: Pat
 def test_outputs_are_those_of_the_plain_model_without_gradient(shared: Path, style: str) -> None:
     student_config = dict(
         type='kdplugin.Distiller', student=segmentor(), pairs=dict(a=dict(tap='decode_head.conv_seg', loss=COSINE)),
-        teacher=dict(model=WIDE, checkpoint=str(shared / 'segmentor.pth')),
+        teacher=dict(model=WIDE, checkpoint=str(shared / 'segmentor.pth'), fuse=False, channels_last=False),
     )  # fmt: skip
     teacher = build(student_config)._distillation.teacher
     plain = build(WIDE)

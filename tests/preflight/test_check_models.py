@@ -8,6 +8,7 @@ from engine_fixtures import build, distilled, save_weights, segmentor
 from engine_runs import run_config
 from mmengine.config import Config
 
+from kdplugin.distill.teacher import TEACHER_KEYS
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.models import (
     check_frozen,
@@ -100,7 +101,7 @@ def test_several_mistakes_of_a_teacher_are_told_together(shared: Path) -> None:
     settings = teacher_of(shared, ckpt='x', cfg='gone.py', checkpoint='gone.pth')
     assert check_teacher(found, settings) == (None, None)
     assert [message.split('. ')[0] for message in messages(found)] == [
-        "Expected keys ['cfg', 'model', 'checkpoint', 'trust_checkpoint'] in teacher but got 'ckpt'.",
+        f"Expected keys {list(TEACHER_KEYS)} in teacher but got 'ckpt'.",
         "Expected either cfg or model in teacher but got ['cfg', 'checkpoint', 'ckpt', 'model']",
         'Expected a checkpoint file but gone.pth does not exist',
     ]

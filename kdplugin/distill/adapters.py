@@ -1,52 +1,83 @@
-"""Bring a student's tensor to the shape of the teacher's.
+"""Bring a student's tensor to the channels of the teacher's.
 
-N image, C channel, H W position.
+N image, C channel, H W position, L token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from kdplugin.distill.layouts import Layout, Shape, match_size
 from kdplugin.errors import TapError
+
+__all__ = ['LevelAdapters', 'build_adapters', 'match_size']
+
+MAP = Layout('NCHW')
+Layouts = Sequence[tuple[Layout, Layout]]
 
 
 class LevelAdapters(nn.ModuleList):
-    """One 1x1 convolution for each level of a tap whose channels differ, identity for the others."""
+    """A 1x1 convolution (maps), or a linear layer (tokens, vectors), for each level whose channels differ."""
 
     def __str__(self) -> str:
         """Return for example '24->512, ='."""
-        return ', '.join(
-            f'{layer.in_channels}->{layer.out_channels}' if isinstance(layer, nn.Conv2d) else '=' for layer in self
-        )
+        sizes = [[value.shape for value in layer.parameters()][:1] for layer in self]
+        return ', '.join(f'{size[0][1]}->{size[0][0]}' if size else '=' for size in sizes)
 
 
 def build_adapters(
-    student: Sequence[tuple[int, ...]], teacher: Sequence[tuple[int, ...]], pair: str
+    student: Sequence[Shape], teacher: Sequence[Shape], pair: str, layouts: Layouts | None = None
 ) -> LevelAdapters | None:
     """Size adapters from probed shapes; None where every level already agrees in channels.
 
+    Args:
+        student: shapes by level.
+        teacher: shapes by level.
+        pair: its name, for messages.
+        layouts: of both sides by level; maps (N, C, H, W) where none are given.
+
     Raises:
-        TapError: a level is not a map (N, C, H, W) although the shapes differ.
+        TapError: the tensors of a level cannot be laid on each other.
     """
     layers: list[nn.Module] = []
-    for level, (ours, theirs) in enumerate(zip(student, teacher, strict=True)):
-        if len(ours) == len(theirs) > 1 and ours[1] == theirs[1]:
-            layers.append(nn.Identity())
-        elif len(ours) == len(theirs) == 4:
-            layers.append(nn.Conv2d(ours[1], theirs[1], kernel_size=1))
-        else:
-            raise TapError(
-                f'Expected maps (N, C, H, W) at pair {pair!r}, level {level}, but got shapes {ours} and {theirs}. '
-                'Tap layers that put out maps, or layers of equal shape.'
-            )
-    return LevelAdapters(layers) if any(isinstance(layer, nn.Conv2d) for layer in layers) else None
+    layouts = [(MAP, MAP)] * len(student) if layouts is None else layouts
+    for level, (ours, theirs, (one, other)) in enumerate(zip(student, teacher, layouts, strict=True)):
+        check_fit(ours, theirs, one, other, f'pair {pair!r}, level {level}')
+        channels = one.channels(ours), other.channels(theirs)
+        layers.append(nn.Identity() if channels[0] == channels[1] else _layer(one, *channels))
+    return None if all(isinstance(layer, nn.Identity) for layer in layers) else LevelAdapters(layers)
 
 
-def match_size(student: Tensor, teacher: Tensor) -> Tensor:
-    """Resize a student map bilinearly to the height and width of the teacher's."""
-    if student.dim() == 4 and student.shape[2:] != teacher.shape[2:]:
-        return F.interpolate(student, size=teacher.shape[2:], mode='bilinear', align_corners=False)
-    return student
+def _layer(layout: Layout, ours: int, theirs: int) -> nn.Module:
+    if layout.axes == 'NCHW':
+        return nn.Conv2d(ours, theirs, kernel_size=1)
+    return nn.Conv1d(ours, theirs, kernel_size=1) if layout.axes == 'NCL' else nn.Linear(ours, theirs)
+
+
+def check_fit(ours: Shape, theirs: Shape, one: Layout, other: Layout, where: str) -> None:
+    """Raise TapError unless both are maps, both vectors, or both tokens of one number."""
+    shapes = f'shapes {ours} and {theirs}'
+    if min(len(ours), len(theirs)) < 2 or max(len(ours), len(theirs)) > 4:
+        raise TapError(f'Expected maps, tokens or vectors at {where}, but got {shapes}. Tap other layers.')
+    if {one.axes, other.axes} == {'NCHW'} and not len(ours) == len(theirs) == 4:
+        raise TapError(
+            f'Expected maps (N, C, H, W) at {where}, but got {shapes}. Tap layers that put out maps, or compare by '
+            'loss=dict(...), which adapts tokens and vectors too.'
+        )
+    if one.is_map and other.is_map:
+        return
+    if one.is_map or other.is_map or ('NC' in (one.axes, other.axes) and one.axes != other.axes):
+        raise TapError(
+            f'Expected tensors that can be laid on each other at {where}, but got {shapes}: maps (N, C, H, W) or patch '
+            'tokens (N, L, C) on both sides, or vectors (N, C) on both. Tap such layers; for a map with its channels '
+            "last, or tokens that a class token or registers precede, write student_layout or teacher_layout='NHWC' or "
+            "dict(axes='NLC', prefix=5)."
+        )
+    lengths = [shape[1] if layout.axes == 'NLC' else shape[-1] for shape, layout in ((ours, one), (theirs, other))]
+    if one.axes != 'NC' and lengths[0] != lengths[1]:
+        raise TapError(
+            f'Expected equally many tokens at {where}, because they lie on no grid of the image, but got {shapes}. Tap '
+            'layers with the same tokens.'
+        )

@@ -16,6 +16,8 @@ from kdplugin.distill.taps import catch
 from kdplugin.errors import PathError, TapError
 
 PROBE_SIZE = (256, 256)
+MODES = ('tensor', 'loss', 'predict')
+"""The last is for heads that run neither in 'tensor' nor, in eval mode, in 'loss', such as DINO's."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,16 @@ class ProbeResult:
     """What a probe found.
 
     Args:
-        mode: the mode of ``forward`` in which every tap fires: 'tensor' needs no ground truth, 'loss' does.
+        mode: the mode of ``forward`` in which every tap fires: only 'loss' needs ground truth.
         shapes: by tap, the shape of each tensor for one image.
         overwritten: taps whose output a later in-place operation changes.
+        size: (H, W) of the image.
     """
 
     mode: str
     shapes: dict[str, list[tuple[int, ...]]]
     overwritten: frozenset[str]
+    size: tuple[int, int] | None = None
 
 
 def synthetic_batch(model: nn.Module, size: tuple[int, int], batch: int = 1) -> tuple[torch.Tensor, list[Any]]:
@@ -101,7 +105,7 @@ def probe(
     """
     failures: dict[str, list[str]] = {}
     with preserved_rng(), torch.no_grad(), as_evaluated(model):
-        for size, mode in itertools.product(sizes, ('tensor', 'loss')):
+        for size, mode in itertools.product(sizes, MODES):
             inputs, samples = synthetic_batch(model, size)
             try:
                 with catch(model, paths, owner) as caught:
@@ -114,7 +118,7 @@ def probe(
                 failures.setdefault(what, []).append(f'on {size[0]}x{size[1]} in mode {mode!r}')
                 continue
             shapes = {path: [tuple(tensor.shape) for tensor in tensors] for path, tensors in caught.tensors.items()}
-            return ProbeResult(mode, shapes, overwritten)
+            return ProbeResult(mode, shapes, overwritten, size)
     tried = '; '.join(f'{what} ({", ".join(places)})' for what, places in failures.items())
     raise TapError(
         f'Expected the {owner} to run once on a synthetic image with every tap firing but got '

@@ -20,8 +20,9 @@ class DistillationLoss(nn.Module):
     """Base of the thin classes: settings here, arithmetic in the function beside the class.
 
     ``compares`` tells the engine what it may do before the loss. 'features' of different widths get an adapter, and
-    the student's are resized to the teacher's; 'logits' must agree in their classes and are resized too; 'relations'
-    come as they are, because the formula itself takes other widths (or is wrong on resized tensors).
+    the student's are resized to the teacher's; 'logits' must agree in their classes and are resized too; tokens
+    arrive as maps, or as (N, C, L) where they lie on no grid. 'relations' come as they are, because the formula itself
+    takes other widths (or is wrong on resized tensors).
 
     ``takes`` names the keywords that the loss can use beside the two tensors, ``needs`` those among them without
     which it cannot be computed. Every class accepts ``labels``, used or not.

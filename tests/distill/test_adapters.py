@@ -5,22 +5,23 @@ N image, C channel, H W position.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 
-from kdplugin.distill.adapters import LevelAdapters, build_adapters, match_size
+from kdplugin.distill.adapters import LevelAdapters, build_adapters
+from kdplugin.distill.layouts import Layout
 from kdplugin.errors import TapError
+
+VECTOR, TOKENS, PATCHES, MAP = Layout('NC'), Layout('NLC'), Layout('NLC', prefix=1), Layout('NCHW')
 
 
 def test_levels_that_agree_need_no_adapters() -> None:
     shapes = [(1, 16, 8, 8), (1, 32, 4, 4)]
     assert build_adapters(shapes, shapes, 'neck') is None
     assert build_adapters([(1, 16, 8, 8)], [(1, 16, 4, 4)], 'neck') is None
-    assert build_adapters([(1, 10)], [(1, 10)], 'logits') is None
-    assert build_adapters([(1, 50, 8)], [(1, 50, 8)], 'tokens') is None
+    assert build_adapters([(1, 10)], [(1, 10)], 'logits', [(VECTOR, VECTOR)]) is None
+    assert build_adapters([(1, 50, 8)], [(1, 50, 8)], 'tokens', [(TOKENS, TOKENS)]) is None
     assert build_adapters([], [], 'none') is None
 
 
@@ -42,45 +43,63 @@ def test_a_batch_of_another_size_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ('student', 'teacher'),
-    [((1, 10), (1, 20)), ((1, 10), (1, 10, 4, 4)), ((1, 49, 8), (1, 64, 8)), ((), ()), ((4,), (4,))],
+    ('student', 'teacher', 'message'),
+    [
+        ((1, 10), (1, 20), r'maps \(N, C, H, W\)'),
+        ((1, 10), (1, 10, 4, 4), r'maps \(N, C, H, W\)'),
+        ((1, 49, 8), (1, 64, 8), r'maps \(N, C, H, W\)'),
+        ((), (), 'maps, tokens or vectors'),
+        ((4,), (4,), 'maps, tokens or vectors'),
+    ],
 )
-def test_only_maps_are_adapted(student: tuple[int, ...], teacher: tuple[int, ...]) -> None:
+def test_only_maps_are_adapted_without_layouts(
+    student: tuple[int, ...], teacher: tuple[int, ...], message: str
+) -> None:
     same = (1, 8, 4, 4)
     with pytest.raises(
-        TapError, match=r"maps \(N, C, H, W\) at pair 'x', level 1, but got shapes \(.*\) and \(.*\)\. Tap layers"
+        TapError, match=rf"{message} at pair 'x', level 1, but got shapes \(.*\) and \(.*\)\. Tap .*layers"
     ):
         build_adapters([same, student], [same, teacher], 'x')
+
+
+@pytest.mark.parametrize(
+    ('student', 'teacher', 'layouts', 'adapter'),
+    [
+        ((1, 10), (1, 20), (VECTOR, VECTOR), nn.Linear),
+        ((1, 9, 10), (1, 9, 20), (TOKENS, TOKENS), nn.Linear),
+        ((1, 17, 10), (1, 20, 8, 8), (PATCHES, MAP), nn.Linear),
+        ((1, 10, 8, 8), (1, 17, 20), (MAP, PATCHES), nn.Conv2d),
+        ((1, 8, 8, 10), (1, 20, 8, 8), (Layout('NHWC'), MAP), nn.Linear),
+        ((1, 10, 9), (1, 20, 9), (Layout('NCL'), Layout('NCL')), nn.Conv1d),
+        ((4, 16, 10), (1, 20, 8, 8), (Layout('windows', stride=4), MAP), nn.Linear),
+    ],
+)
+def test_other_layouts_are_adapted_where_their_channels_are(
+    student: tuple[int, ...], teacher: tuple[int, ...], layouts: tuple[Layout, Layout], adapter: type[nn.Module]
+) -> None:
+    (layer,) = adapters = build_adapters([student], [teacher], 'x', [layouts])
+    assert type(layer) is adapter
+    assert str(adapters) == '10->20'
+    assert layouts[0].channels(layer(torch.zeros(student)).shape) == 20
+
+
+@pytest.mark.parametrize(
+    ('student', 'teacher', 'layouts', 'message'),
+    [
+        ((1, 9, 8), (1, 8, 3, 3), (TOKENS, MAP), 'tensors that can be laid on each other'),
+        ((1, 8), (1, 8, 3, 3), (VECTOR, MAP), 'tensors that can be laid on each other'),
+        ((1, 8), (1, 9, 8), (VECTOR, TOKENS), 'tensors that can be laid on each other'),
+        ((1, 9, 8), (1, 4, 8), (TOKENS, TOKENS), 'equally many tokens'),
+        ((1, 8, 9), (1, 4, 8), (Layout('NCL'), TOKENS), 'equally many tokens'),
+    ],
+)
+def test_what_cannot_be_laid_on_each_other_is_an_error(
+    student: tuple[int, ...], teacher: tuple[int, ...], layouts: tuple[Layout, Layout], message: str
+) -> None:
+    with pytest.raises(TapError, match=rf"{message} at pair 'x', level 0, .*but got"):
+        build_adapters([student], [teacher], 'x', [layouts])
 
 
 def test_levels_must_be_equally_many() -> None:
     with pytest.raises(ValueError, match='zip'):
         build_adapters([(1, 8, 4, 4)], [(1, 8, 4, 4), (1, 8, 2, 2)], 'x')
-
-
-def test_a_map_of_the_same_size_passes_untouched() -> None:
-    student = torch.randn(2, 3, 4, 5)
-    assert match_size(student, torch.zeros(2, 7, 4, 5)) is student
-    tokens = torch.randn(2, 50, 8)
-    assert match_size(tokens, torch.zeros(2, 40, 8)) is tokens
-
-
-@pytest.mark.parametrize('size', [(8, 10), (2, 3), (7, 4)])
-def test_a_map_takes_height_and_width_of_the_teacher(size: tuple[int, int]) -> None:
-    student = torch.randn(2, 3, 4, 5, requires_grad=True)
-    resized = match_size(student, torch.zeros(2, 7, *size))
-    assert resized.shape == (2, 3, *size)
-    resized.sum().backward()
-    assert float(student.grad.sum()) == pytest.approx(resized.numel())
-
-
-def test_resizing_is_bilinear_between_pixel_centres() -> None:
-    """Doubling [0, 4]: centres at 1/4 and 3/4 of the way give 0, 1, 3, 4."""
-    student = torch.tensor([0.0, 4.0]).reshape(1, 1, 1, 2)
-    assert match_size(student, torch.zeros(1, 1, 1, 4)).flatten().tolist() == [0, 1, 3, 4]
-
-
-@pytest.mark.parametrize('value', [0.0, -2.5])
-def test_a_constant_map_stays_constant(value: Any) -> None:
-    resized = match_size(torch.full((1, 2, 3, 5), value), torch.zeros(1, 2, 7, 4))
-    torch.testing.assert_close(resized, torch.full((1, 2, 7, 4), value))

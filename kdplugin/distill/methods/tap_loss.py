@@ -8,7 +8,8 @@ import torch
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
-from kdplugin.distill.adapters import LevelAdapters, build_adapters, match_size
+from kdplugin.distill.adapters import LevelAdapters, build_adapters
+from kdplugin.distill.layouts import Layout, layout_of, match_size, parse_layout
 from kdplugin.distill.methods.base import Method, StepContext
 from kdplugin.distill.probe import ProbeResult
 from kdplugin.distill.teacher import Teacher
@@ -28,10 +29,15 @@ class TapLoss(Method):
     Args:
         name: of the pair.
         loss: config of a ``DistillationLoss``.
+        student_layout: axes of the student's tensors, see ``Layout``; by default four are (N, C, H, W), two (N, C), and
+            three are (N, L, C) in features, (N, C, L) in logits.
+        teacher_layout: axes of the teacher's.
         taps: see ``Method``.
     """
 
-    def __init__(self, name: str, *, loss: Any = None, **taps: Any) -> None:
+    def __init__(
+        self, name: str, *, loss: Any = None, student_layout: Any = None, teacher_layout: Any = None, **taps: Any
+    ) -> None:
         if loss is None or any((taps.get(side) or taps.get('tap')) is None for side in ('student_tap', 'teacher_tap')):
             raise ConfigError(
                 f'Expected pair {name!r} to have loss and tap (or student_tap and teacher_tap) but got '
@@ -42,6 +48,13 @@ class TapLoss(Method):
         self.loss = build_loss(name, loss)
         self.needs = self.loss.needs
         self.temperature = self.loss.temperature
+        sides = zip(('student', 'teacher'), (student_layout, teacher_layout), strict=True)
+        self.given = [parse_layout(layout, f'{side}_layout of pair {name!r}') for side, layout in sides]
+        if self.loss.compares == 'relations' and self.given != [None, None]:
+            raise ConfigError(
+                f'Expected no layout in pair {name!r} but got one. {self.label} takes tensors as they come.'
+            )
+        self.layouts: list[tuple[Layout, Layout]] = []
 
     @property
     def label(self) -> str:
@@ -55,7 +68,7 @@ class TapLoss(Method):
         if self.loss.compares == 'relations':
             return None
         shapes = student_probe.shapes[self.student_taps[0]], teacher_probe.shapes[self.teacher_taps[0]]
-        return build_adapters(*shapes, self.name)
+        return build_adapters(*shapes, self.name, self.layouts)
 
     def distance(self, context: StepContext) -> Tensor:
         given = {key: getattr(context, key) for key in GIVEN if key in ('labels', *self.loss.takes)}
@@ -63,10 +76,20 @@ class TapLoss(Method):
         for level, (ours, theirs) in enumerate(self.levels(context)):
             if context.parameters is not None:
                 ours = context.parameters[level](ours)  # type: ignore[index]
+            if self.layouts:
+                one, other = self.layouts[level]
+                ours = one.channels_first(ours, context.image_size)
+                theirs = other.channels_first(theirs, self._size_for(context))
             if self.loss.compares != 'relations':
                 ours = match_size(ours, theirs)
             terms.append(self.loss(ours, theirs, **given))
         return torch.stack(terms).mean()
+
+    @staticmethod
+    def _size_for(context: StepContext) -> tuple[int, int] | None:
+        """Return the size of the teacher's images, which may be another than the student's."""
+        size = context.image_size
+        return size if size is None or context.teacher is None else context.teacher.input.size_of(size)
 
     def check_shapes(self, student: ProbeResult, teacher: ProbeResult) -> None:
         """Compare what both taps put out.
@@ -87,10 +110,19 @@ class TapLoss(Method):
                     f'Expected pair {self.name!r} to see tensors with channels (N, C, ...) but got {one} and {other}. '
                     'Tap layers that put out features or logits.'
                 )
-            if self.loss.compares == 'logits' and one[1] != other[1]:
+        if self.loss.compares == 'relations':
+            return
+        logits = self.loss.compares == 'logits'
+        self.layouts = [
+            (layout_of(one, student.size, self.given[0], logits), layout_of(other, teacher.size, self.given[1], logits))
+            for one, other in zip(ours, theirs, strict=True)
+        ]
+        for one, other, (layout, their_layout) in zip(ours, theirs, self.layouts, strict=True):
+            classes = layout.channels(one), their_layout.channels(other)
+            if logits and classes[0] != classes[1]:
                 raise TapError(
                     f'Expected student and teacher of pair {self.name!r} to predict the same classes but '
-                    f'{student_tap!r} has {one[1]} channels and {teacher_tap!r} has {other[1]}. '
+                    f'{student_tap!r} has {classes[0]} channels and {teacher_tap!r} has {classes[1]}. '
                     'Use a teacher trained on the same classes, or distil features instead.'
                 )
 

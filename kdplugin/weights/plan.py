@@ -156,12 +156,14 @@ class AxisGroup:
         method: 'truncate', 'average' or 'svd'; a wider target has 'repeat' or 'zero', or 'svd' for a rotated stream.
         members: (source tensor, axis, side): the producers and consumers that a basis of method 'svd' is measured on.
             The axis is that of the prepared tensor; side is 'out' or 'in', 'gain' for a multiplicative vector such as
-            a norm's weight, and in 'heads' groups 'q', 'k', 'head' (an axis of heads) or 'dim' (within a head).
+            a norm's weight, and in 'heads' groups 'q', 'k', 'o' (what reads the heads of queries, where several share
+            a key), 'head' (an axis of heads) or 'dim' (within a head).
         unit: values that stay together: a head's width in 'heads' groups, else 1.
         target_unit: a head's width in the target; 0 where it stays the same.
         centred: the stream is read through LayerNorm, so the basis keeps the direction of all ones for the mean.
         rotary: which values of a head turn together where heads change their width: 'interleaved' (2i, 2i + 1),
             'halves' (i, i + S / 2), 'both' where it is not known, or 'none': then q and k may rotate within a head.
+        queries: query heads for each key head, before and after; the widths are those of keys and values.
     """
 
     kind: str
@@ -173,6 +175,7 @@ class AxisGroup:
     target_unit: int = 0
     centred: bool = False
     rotary: str = 'both'
+    queries: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -285,4 +288,6 @@ def _entry(value: Mapping[str, Any]) -> Entry:
 
 
 def _group(value: Mapping[str, Any]) -> AxisGroup:
-    return AxisGroup(**{**value, 'members': tuple((name, axis, side) for name, axis, side in value['members'])})
+    members = tuple((name, axis, side) for name, axis, side in value['members'])
+    before, after = value.get('queries', (1, 1))
+    return AxisGroup(**{**value, 'members': members, 'queries': (before, after)})

@@ -81,6 +81,8 @@ def side_widths(group: AxisGroup, side: str) -> tuple[int, int]:
         return group.source_width // unit, group.target_width // target_unit
     if side == 'dim':
         return unit, target_unit
+    if side in ('q', 'o'):
+        return group.source_width * group.queries[0], group.target_width * group.queries[1]
     return group.source_width, group.target_width
 
 

@@ -9,6 +9,9 @@ from kdplugin.weights.plan import AxisGroup
 from kdplugin.weights.plan_shapes import side_widths
 from kdplugin.weights.projection.layer_slots import Layer, Slot
 
+Widths = tuple[int, int]
+
+SHARED = ('kind', 'source_width', 'target_width', 'unit', 'centred', 'rotary', 'queries')
 VECTOR_SIDES = {'weight': 'gain', 'var': 'gain', 'bias': 'out', 'mean': 'out'}
 """Side of each tensor of a norm: gains and variances multiply, the others add."""
 
@@ -25,11 +28,12 @@ class Draft:
     centred: bool = False
     rotary: str = 'both'
     truncate: bool = False
+    queries: Widths = (1, 1)
     members: list[tuple[str, int, str]] = field(default_factory=list)
 
     def group(self, method: str) -> AxisGroup:
         """Return the group with a method."""
-        fields = {k: getattr(self, k) for k in ('kind', 'source_width', 'target_width', 'unit', 'centred', 'rotary')}
+        fields = {name: getattr(self, name) for name in SHARED}
         unit = self.target_unit if self.target_unit != self.unit else 0
         return AxisGroup(method=method, members=tuple(dict.fromkeys(self.members)), target_unit=unit, **fields)
 
@@ -62,10 +66,24 @@ class Axes:
         self.places: dict[tuple[int, int, int], Place] = {}
         self.notes: list[str] = []
 
-    def group(self, name: str, kind: str, widths: tuple[int, int], **fields: object) -> str:
+    def group(self, name: str, kind: str, widths: Widths, **fields: object) -> str:
         """Return the name of a group, which is begun if it is new."""
         self.drafts.setdefault(name, Draft(kind, *widths, **fields))  # type: ignore[arg-type]
         return name
+
+    def named(self, kind: str, widths: Widths) -> str:
+        """Return the name of the group that all axes of a kind and of these widths share.
+
+        'channels.96', or 'channels.96.32' beside channels that go from 96 to another width.
+        """
+        plain = f'{kind}.{widths[0]}'
+        draft = self.drafts.get(plain)
+        return plain if draft is None or (draft.source_width, draft.target_width) == widths else f'{plain}.{widths[1]}'
+
+    def known(self, kind: str, widths: Widths) -> str | None:
+        """Return the name of that group, or None where there is none yet."""
+        name = self.named(kind, widths)
+        return name if name in self.drafts else None
 
     def put(self, slot: Slot, dim: int, group: str, side: str, *, member: bool = True) -> None:
         """Put an axis into a group, if it changes and is the group's; what was put first stays.

@@ -92,7 +92,8 @@ def make_basis(group: AxisGroup, statistics: Mapping[str, Tensor] | None = None)
         CheckpointError: the method is unknown, does not fit the widths, or lacks its statistics.
     """
     wide, narrow = group.source_width, group.target_width
-    allowed = METHODS[:3] if narrow <= wide else ('svd', 'repeat', 'zero')
+    narrower, wider = METHODS[:3], METHODS[2:]
+    allowed = narrower if narrow < wide else wider if narrow > wide else METHODS
     if group.method not in allowed:
         raise CheckpointError(
             f'Expected a method of {", ".join(allowed)} for {wide} to {narrow} but got {group.method!r}. '

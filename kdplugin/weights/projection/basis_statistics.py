@@ -88,7 +88,9 @@ def _counts(piece: Piece, step: Step, groups: Mapping[str, AxisGroup]) -> bool:
     group, side = groups.get(step.args['group']), step.args['side']
     if group is None or (piece.source, step.args['dim'], side) not in group.members:
         return False
-    return side in {'residual': ('out', 'in'), 'heads': ('out', 'in', 'q', 'k')}.get(group.kind, ('out', 'in', 'gain'))
+    return side in {'residual': ('out', 'in'), 'heads': ('out', 'in', 'q', 'k', 'o')}.get(
+        group.kind, ('out', 'in', 'gain')
+    )
 
 
 def _gain_kind(piece: Piece, source: TensorSource) -> str:

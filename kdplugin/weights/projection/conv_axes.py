@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, permutations
 
 from kdplugin.weights.projection.axes import Axes
 from kdplugin.weights.projection.layer_slots import Layer
@@ -19,6 +19,8 @@ Widths = tuple[int, int]
 
 BESIDE = {'down', 'skip', 'identity'}
 GATES = {'se', 'squeeze', 'gate', 'attn'}
+MAX_REORDERED = 4
+"""Blocks with more layers than this keep the order they come in."""
 NUMBERED = re.compile(r'\d+|(?:fc|linear|lin|layer|dense|conv|proj)_?\d+')
 
 
@@ -96,11 +98,10 @@ def _list_of(layer: Layer) -> str:
 
 def shared(axes: Axes, widths: Widths, *, convolutional: bool) -> str:
     """Return the group that these widths share outside of links: the transformer's stream, or channels."""
-    stream, channels = f'stream.{widths[0]}', f'channels.{widths[0]}'
-    draft = axes.drafts.get(stream)
-    if draft and (draft.source_width, draft.target_width) == widths and not convolutional:
+    stream = axes.known('stream', widths)
+    if stream and not convolutional:
         return stream
-    return axes.group(channels, 'hidden', widths)
+    return axes.group(axes.named('channels', widths), 'hidden', widths)
 
 
 def _place(axes: Axes, layer: Layer, *, convolutional: bool) -> None:
@@ -109,15 +110,14 @@ def _place(axes: Axes, layer: Layer, *, convolutional: bool) -> None:
         axes.put_writer(layer, axes.group(f'{layer.path}.out', 'hidden', layer.outputs))
     for slot, dim in axes.open_axes(layer):
         widths, reads = slot.change(dim), slot is layer.weight and dim == 1
-        known = f'channels.{widths[0]}' in axes.drafts and is_convolution(layer) and reads
+        known = axes.known('channels', widths) is not None and is_convolution(layer) and reads
         if not _is_view(axes, layer, 1 if reads else 0):
             axes.put(slot, dim, shared(axes, widths, convolutional=convolutional or known), 'in' if reads else 'out')
 
 
 def is_pooler(axes: Axes, layer: Layer) -> bool:
     """Tell whether a linear layer reads a transformer's stream at its end and writes what nothing else reads."""
-    draft = axes.drafts.get(f'stream.{layer.outputs[0]}')
-    if draft is None or layer.inputs != layer.outputs or len(layer.weight.old) != 2:
+    if axes.known('stream', layer.outputs) is None or layer.inputs != layer.outputs or len(layer.weight.old) != 2:
         return False
     later = [one for one in axes.layers if one.order > layer.order and one.is_matrix]
     return not any(layer.outputs in (one.inputs, one.outputs) for one in later)
@@ -126,13 +126,15 @@ def is_pooler(axes: Axes, layer: Layer) -> bool:
 def _is_view(axes: Axes, layer: Layer, dim: int) -> bool:
     """Tell whether an axis holds several units of a group's width, rather than channels that somebody writes or reads.
 
-    What a linear layer reads behind convolutions, or what it writes to modulate a stream.
+    What a linear layer reads behind convolutions, or writes to modulate a stream, and maps that are concatenated.
     """
     widths = layer.weight.change(dim)
+    if dim == 1 and not is_depthwise(layer):
+        before = [one for one in axes.layers[: layer.order] if one.is_matrix and one.outputs == widths]
+        written = any(not _is_private(axes, one) for one in before)
+        return not written and (len(layer.weight.old) == 2 or unit_of(axes, layer, widths) is not None)
     if len(layer.weight.old) > 2:
         return False
-    if dim == 1:
-        return not any(one.is_matrix and one.outputs == widths for one in axes.layers[: layer.order])
     pairs = [(d.source_width, d.target_width) for name, d in axes.drafts.items() if name.startswith('stream')]
     several = [
         old for old, new in pairs if widths[0] > old and widths[0] % old == 0 and widths[0] * new == widths[1] * old
@@ -140,15 +142,33 @@ def _is_view(axes: Axes, layer: Layer, dim: int) -> bool:
     return bool(several) and not any(one.is_matrix and one.inputs == widths for one in axes.layers)
 
 
+def _is_private(axes: Axes, layer: Layer) -> bool:
+    """Tell whether what a layer writes is read inside its own block alone."""
+    placed = axes.places.get((layer.weight.entry, layer.weight.piece, 0))
+    shared_groups = [axes.known(kind, layer.outputs) for kind in ('stream', 'channels')]
+    return placed is not None and placed.group not in shared_groups
+
+
+def unit_of(axes: Axes, layer: Layer, widths: tuple[int, int]) -> str | None:
+    """Return the group that an axis holds several times: that of the nearest layer before it, if one fits."""
+    for writer in reversed(axes.layers[: layer.order]):
+        placed = axes.places.get((writer.weight.entry, writer.weight.piece, 0))
+        if writer.is_matrix and placed and not placed.inner:
+            draft = axes.drafts[placed.group]
+            times = widths[0] // draft.source_width
+            if times > 1 and (times * draft.source_width, times * draft.target_width) == widths:
+                return placed.group
+    return None
+
+
 def _block(axes: Axes, path: str, members: Sequence[Layer]) -> None:
     convolutional = any(map(is_convolution, members))
-    main = [layer for layer in members if not BESIDE & {*layer.words}] or list(members)
+    main = in_running_order(path, [layer for layer in members if not BESIDE & {*layer.words}] or list(members))
     first = main[0].outputs if is_depthwise(main[0]) else main[0].inputs
     links = [layer.outputs for layer in main[:-1]]
     returns = len(list(groupby(links))) > len(set(links))
-    words = {word for layer in main for word in re.split(r'[._]', layer.path.removeprefix(path))}
-    chained = all(follows(a, b) for a, b in pairwise(main))
-    if chained and not returns and not GATES & words:
+    chained = _chains(main)
+    if chained and not returns and not any(_is_gate(path, layer) for layer in main):
         if is_depthwise(main[0]) and first[0] != first[1]:
             axes.put_writer(main[0], shared(axes, first, convolutional=convolutional))
         _chain(axes, main, path)
@@ -159,10 +179,34 @@ def _block(axes: Axes, path: str, members: Sequence[Layer]) -> None:
             for slot, dim in axes.open_axes(layer):
                 widths, reads = slot.change(dim), slot is layer.weight and dim == 1
                 if widths not in (first, main[-1].outputs):
-                    name = axes.group(f'{path}.{widths[0]}', 'hidden', widths)
+                    name = axes.group(axes.named(path, widths), 'hidden', widths)
                     axes.put(slot, dim, name, 'in' if reads else 'out')
     for layer in members:
         _place(axes, layer, convolutional=convolutional)
+
+
+def in_running_order(path: str, layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers of a block as they run, where the order they come in cannot be it, as in alphabetical files.
+
+    The order in which each reads what the one before it wrote, gates left aside, and a depthwise convolution stands
+    between others: 'depthwise', 'expand', 'linear' run as 'expand', 'depthwise', 'linear'. Without one: as they come.
+    """
+    gates = [layer for layer in layers if _is_gate(path, layer)]
+    others = [layer for layer in layers if not _is_gate(path, layer)]
+    if _chains(others) or len(others) > MAX_REORDERED:
+        return list(layers)
+    for order in permutations(others):
+        if _chains(order) and not is_depthwise(order[0]) and not is_depthwise(order[-1]):
+            return [*order[:-1], *gates, order[-1]]
+    return list(layers)
+
+
+def _chains(layers: Sequence[Layer]) -> bool:
+    return all(follows(a, b) for a, b in pairwise(layers))
+
+
+def _is_gate(path: str, layer: Layer) -> bool:
+    return bool(GATES & {*re.split(r'[._]', layer.path.removeprefix(path))})
 
 
 def _chain(axes: Axes, layers: Sequence[Layer], path: str) -> None:

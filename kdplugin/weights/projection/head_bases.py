@@ -6,7 +6,7 @@ H heads of S values become h heads of T values.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,13 +42,15 @@ class HeadCopy:
 def head_maps(group: AxisGroup, statistics: Mapping[str, Tensor]) -> dict[str, Pair]:
     """Return the pair (A, B) for each side of a 'heads' group: 'out' (v and o), 'q', 'k', 'head' and 'dim'.
 
+    Where several query heads share a key head, all that belong to a key head go with it: 'q', and 'o' in place of 'in'.
+
     Attention scores are divided by the root of the head's width: where that changes, q and k are multiplied by
     (T / S)^(1/4) each. A narrower head keeps every (S / T)th rotary pair, whose frequencies are those of a narrower
     head, see ``rotary_rows``. With method 'svd' the values of narrower heads, and q and k where nothing rotary sits
     between them, take the best form of rank T of W_o W_v and of W_k^T W_q instead.
 
     Args:
-        statistics: Gram matrices [H, S, S] over the rows of each head by side: 'out' (v), 'in' (o), 'q', 'k'.
+        statistics: Gram matrices [H, S, S] over the rows of each head by side: 'out' (v), 'in' or 'o' (o), 'q', 'k'.
 
     Raises:
         CheckpointError: a width is no multiple of its head.
@@ -63,7 +65,8 @@ def head_maps(group: AxisGroup, statistics: Mapping[str, Tensor]) -> dict[str, P
     rows, sizes = rotary_rows(old, new, group.rotary), (group.target_width, group.source_width, new, old)
     value = _sparse(copies, sizes, lambda copy: _value_rows(group.method, old, new, copy.part))
     query = key = _sparse([replace(copy, reads=copy.shares) for copy in copies], sizes, lambda _: rows)
-    if group.method == 'svd' and new < old:
+    grouped = group.queries != (1, 1)
+    if group.method == 'svd' and new < old and not grouped:
         if {'out', 'in'} <= statistics.keys() and all(side != 'gain' for _, _, side in group.members):
             value = _turned_values(copies, sizes, statistics)
         if group.rotary == 'none' and {'q', 'k'} <= statistics.keys():
@@ -72,7 +75,14 @@ def head_maps(group: AxisGroup, statistics: Mapping[str, Tensor]) -> dict[str, P
     head = _sparse([replace(c, reads=c.shares) for c in copies], (sizes[0] // new, count, 1, 1), lambda _: [(0, 0)])
     scaled = {side: (a.scaled(factor), b.scaled(1 / factor)) for side, (a, b) in
               {'q': query, 'k': key, 'dim': (dim, dim.transpose())}.items()}  # fmt: skip
-    return {'out': value, 'head': head, **scaled}
+    if not grouped:
+        return {'out': value, 'head': head, **scaled}
+    asked = query_copies(group, copies, statistics)
+    sizes = (sizes[0] * group.queries[1], sizes[1] * group.queries[0], new, old)
+    a, b = _sparse([replace(copy, reads=copy.shares) for copy in asked], sizes, lambda _: rows)
+    out, inward = _sparse(asked, sizes, lambda copy: _value_rows(group.method, old, new, copy.part))
+    reads = {'q': (a.scaled(factor), b.scaled(1 / factor)), 'o': (inward.transpose(), out.transpose())}
+    return {'out': value, 'head': head, **scaled, **reads}
 
 
 def rotary_rows(old: int, new: int, rotary: str = 'both') -> list[tuple[int, int]]:
@@ -105,7 +115,7 @@ def head_copies(group: AxisGroup, count: int, statistics: Mapping[str, Tensor]) 
     """Return which of ``count`` source heads each target head takes."""
     old, new = group.unit, group.target_unit or group.unit
     wanted = group.target_width // new
-    energy = _energy(statistics)
+    energy = _energy(statistics, count)
     best = list(range(count)) if energy is None else energy.argsort(descending=True, stable=True).tolist()
     if group.method == 'average' and wanted < count:
         groups = [head * wanted // count for head in range(count)]
@@ -121,10 +131,31 @@ def head_copies(group: AxisGroup, count: int, statistics: Mapping[str, Tensor]) 
     return [replace(c, reads=1 / alike[c.source, c.part], shares=1 / shared[c.source]) for c in copies]
 
 
-def _energy(statistics: Mapping[str, Tensor]) -> Tensor | None:
-    """Return what each head writes times how it is read, or None."""
-    grams = [statistics[side] for side in ('out', 'in') if side in statistics] or list(statistics.values())
+def query_copies(group: AxisGroup, copies: Sequence[HeadCopy], statistics: Mapping[str, Tensor]) -> list[HeadCopy]:
+    """Return which query head each one of the target takes: of the same key head, those with most energy, or copies."""
+    before, after = group.queries
+    energy = _energy({side: statistics[side] for side in ('q', 'o') if side in statistics})
+    found = []
+    for copy in copies:
+        ranked = list(range(before))
+        if energy is not None:
+            ranked = energy.reshape(-1, before)[copy.source].argsort(descending=True, stable=True).tolist()
+        spare = 0 if group.method == 'zero' else max(after - before, 0)
+        chosen = [*sorted(ranked[:after]), *(a % before for a in range(spare))]
+        for a, b in enumerate(chosen):
+            target, source = copy.target * after + a, copy.source * before + b
+            same = chosen.count(b)
+            found.append(
+                replace(copy, target=target, source=source, reads=copy.reads / same, shares=copy.shares / same)
+            )
+    return found
+
+
+def _energy(statistics: Mapping[str, Tensor], count: int = -1) -> Tensor | None:
+    """Return what each of ``count`` heads writes times how it is read, or None; a key head's queries count for it."""
+    grams = [statistics[side] for side in ('out', 'in', 'o') if side in statistics] or list(statistics.values())
     traces = [gram.diagonal(dim1=1, dim2=2).sum(1) for gram in grams]
+    traces = [trace.reshape(count, -1).sum(1) if count > 0 else trace for trace in traces]
     return torch.stack(traces).log().sum(0) if traces else None
 
 

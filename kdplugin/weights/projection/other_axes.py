@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdplugin.weights.projection.axes import VECTOR_SIDES, Axes
-from kdplugin.weights.projection.conv_axes import is_convolution, shared
+from kdplugin.weights.projection.conv_axes import is_convolution, shared, unit_of
 from kdplugin.weights.projection.layer_slots import Layer, Slot
 from kdplugin.weights.projection.transformer_blocks import Block
 
@@ -37,12 +37,12 @@ def _group_of(axes: Axes, layer: Layer, widths: tuple[int, int], writers: Sequen
     fitting = [one for one in writers if one.outputs == widths]
     near = [one for one in fitting if _shares_place(one.path, layer.path)]
     near = near or [one for one in fitting if one.order < layer.order]
-    known = [name for name in (f'stream.{widths[0]}', f'channels.{widths[0]}') if name in axes.drafts]
-    if near and (is_convolution(near[-1]) or known[:1] != [f'stream.{widths[0]}']):
+    stream = axes.known('stream', widths)
+    if near and (is_convolution(near[-1]) or stream is None):
         placed = axes.places.get((near[-1].weight.entry, near[-1].weight.piece, 0))
         if placed and axes.drafts[placed.group].source_width == widths[0]:
             return placed.group
-    return known[0] if known else None
+    return stream or axes.known('channels', widths)
 
 
 def _shares_place(matrix: str, norm: str) -> bool:
@@ -67,12 +67,12 @@ def place_merging(axes: Axes, blocks: Sequence[Block], layers: Sequence[Layer]) 
             continue
         parent = layer.path.rpartition('.')[0]
         unfolds = '.stages.' in f'.{layer.path}'
-        axes.put_writer(layer, axes.group(f'stream.{layer.outputs[0]}', 'residual', layer.outputs))
+        axes.put_writer(layer, axes.group(axes.named('stream', layer.outputs), 'residual', layer.outputs))
         inner, at = ((old, 4), 0) if unfolds else ((4, old), 1)
         norms = [one for one in layers if one.is_norm and one.path.rpartition('.')[0] == parent]
         for one, slot, dim in [(layer, layer.weight, 1), *((n, s, 0) for n in norms for s in n.tensors.values())]:
             side = 'in' if one is layer else VECTOR_SIDES[_role(one, slot)]
-            axes.put_view(slot, dim, f'stream.{old}', side, inner, at)
+            axes.put_view(slot, dim, axes.named('stream', (old, new)), side, inner, at)
 
 
 def _role(layer: Layer, slot: Slot) -> str:
@@ -82,31 +82,22 @@ def _role(layer: Layer, slot: Slot) -> str:
 def place_views(axes: Axes, layers: Sequence[Layer]) -> None:
     """Put axes that hold a group's width several times into it.
 
-    Modulation keeps whole copies one after the other, [m, W]; the first linear layer behind convolutions the
-    positions of each channel, [W, m].
+    Modulation keeps whole copies one after the other, [m, W], and so do maps that are concatenated; the first linear
+    layer behind convolutions the positions of each channel, [W, m].
     """
     for layer in layers:
         for slot, dim in axes.open_axes(layer):
-            name = _unit(axes, layer, slot.change(dim))
+            name = unit_of(axes, layer, slot.change(dim))
             if name is None:
                 continue
             width = axes.drafts[name].source_width
             times = slot.old[dim] // width
             reads = layer.is_matrix and slot is layer.weight and dim == 1
-            inner, at = ((width, times), 0) if reads and not name.startswith('stream') else ((times, width), 1)
+            flat = reads and not is_convolution(layer) and not name.startswith('stream')
+            if reads and is_convolution(layer):
+                axes.notes.append(f'{layer.path} is taken to read {times} maps of {width} channels, concatenated')
+            inner, at = ((width, times), 0) if flat else ((times, width), 1)
             axes.put_view(slot, dim, name, 'in' if reads else 'out', inner, at)
-
-
-def _unit(axes: Axes, layer: Layer, widths: tuple[int, int]) -> str | None:
-    """Return the group that an axis holds several times: that of the nearest layer before it, if one fits."""
-    for writer in reversed(axes.layers[: layer.order]):
-        placed = axes.places.get((writer.weight.entry, writer.weight.piece, 0))
-        if writer.is_matrix and placed and not placed.inner:
-            draft = axes.drafts[placed.group]
-            times = widths[0] // draft.source_width
-            if times > 1 and (times * draft.source_width, times * draft.target_width) == widths:
-                return placed.group
-    return None
 
 
 def place_unknown(axes: Axes, layers: Sequence[Layer]) -> None:

@@ -31,7 +31,7 @@ def settle(
     """
     methods, folds = {}, Folds()
     for name, draft in axes.drafts.items():
-        wide = draft.target_width > draft.source_width
+        wide = (draft.target_width, draft.queries[1]) > (draft.source_width, draft.queries[0])
         methods[name] = wider if wide else method
         if wide and wider == 'zero' and draft.kind != 'residual' and _is_normed(axes, name):
             axes.notes.append(f'{name}: a norm sees the zeros that are added, so the function changes')

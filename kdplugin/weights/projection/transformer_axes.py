@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kdplugin.weights.naming import tokens
-from kdplugin.weights.projection.axes import Axes
+from kdplugin.weights.projection.axes import Axes, Widths
 from kdplugin.weights.projection.head_counts import HEAD_TABLES, HEAD_WIDE, HeadDim, Heads, head_units
 from kdplugin.weights.projection.layer_slots import Layer
 from kdplugin.weights.projection.transformer_blocks import Block, Sublayer
-
-
-def stream_name(widths: tuple[int, int]) -> str:
-    """Return the name of the residual streams of these widths, which all share one basis: always consistent."""
-    return f'stream.{widths[0]}'
 
 
 def place_blocks(
@@ -34,7 +29,7 @@ def place_blocks(
     """
     for block in blocks:
         if block.widths[0] != block.widths[1]:
-            axes.group(stream_name(block.widths), 'residual', block.widths)
+            axes.group(axes.named('stream', block.widths), 'residual', block.widths)
         for sub in block.sublayers:
             if sub.kind == 'attention':
                 _heads(axes, sub, heads, head_dim, rotary, rotary_widths)
@@ -43,16 +38,16 @@ def place_blocks(
             _streams(axes, block, sub)
         for layer in [*block.norms, *block.scales]:
             if block.widths[0] != block.widths[1]:
-                axes.put_vector(layer, stream_name(block.widths))
+                axes.put_vector(layer, axes.named('stream', block.widths))
 
 
 def _streams(axes: Axes, block: Block, sub: Sublayer) -> None:
     for layer in [*sub.readers, *sub.context]:
         if layer.inputs[0] != layer.inputs[1]:
-            axes.put_reader(layer, axes.group(stream_name(layer.inputs), 'residual', layer.inputs))
+            axes.put_reader(layer, axes.group(axes.named('stream', layer.inputs), 'residual', layer.inputs))
     for layer in sub.writers:
         if block.widths[0] != block.widths[1]:
-            axes.put_writer(layer, stream_name(block.widths))
+            axes.put_writer(layer, axes.named('stream', block.widths))
 
 
 def _heads(
@@ -64,31 +59,50 @@ def _heads(
     rotary_widths: tuple[int, int] | None,
 ) -> None:
     projections = {layer.part: layer for layer in [*sub.readers, *sub.context]}
-    widths = projections['q'].outputs
-    if widths[0] == widths[1]:
-        return
-    if any(layer.outputs != widths for layer in projections.values()):
-        kept = {name: layer.outputs for name, layer in projections.items()}
-        axes.notes.append(f'{sub.path}: q, k and v have other widths {kept}; heads are truncated')
-        for layer in projections.values():
-            group = axes.group(f'{sub.path}.{layer.outputs[0]}', 'hidden', layer.outputs, truncate=True)
-            axes.put_writer(layer, group)
-        for layer in sub.writers:
-            axes.put_reader(layer, axes.group(f'{sub.path}.{widths[0]}', 'hidden', widths, truncate=True))
+    asked, widths = projections['q'].outputs, projections['k'].outputs
+    if all(layer.outputs[0] == layer.outputs[1] for layer in projections.values()):
         return
     inside = [*sub.inner, *sub.tables]
-    units = head_units(sub.path, widths, inside, heads=heads, head_dim=head_dim, rotary=rotary_widths)
+    units = head_units(sub.path, asked, inside, heads=heads, head_dim=head_dim, rotary=rotary_widths)
+    queries = _queries(asked, widths, units)
+    if queries is None or projections.get('v', projections['k']).outputs != widths:
+        _truncated(axes, sub, projections)
+        return
     normed = any(layer.is_norm and {'q', 'k'} & {*_last_words(layer)} for layer in inside)
     group = axes.group(
-        f'{sub.path}.heads', 'heads', widths, unit=units[0], target_unit=units[1],
+        f'{sub.path}.heads', 'heads', widths, unit=units[0], target_unit=units[1], queries=queries,
         rotary='both' if normed and rotary == 'none' else rotary,
     )  # fmt: skip
     for part, layer in projections.items():
         axes.put_writer(layer, group, 'out' if part == 'v' else part or 'q')
     for layer in sub.writers:
-        axes.put_reader(layer, group)
+        axes.put(layer.weight, 1, group, 'in' if queries == (1, 1) else 'o')
     for layer in inside:
-        _put_inside(axes, layer, group, widths[0], units[0])
+        _put_inside(axes, layer, group, asked[0], units[0])
+
+
+def _queries(asked: Widths, widths: Widths, units: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the query heads for each key head before and after, or None where these are no whole heads.
+
+    Where queries keep their heads and keys do not, the keys of a head would not be those that it asks: None too.
+    """
+    if any(q % k or k % unit for q, k, unit in zip(asked, widths, units, strict=True)):
+        return None
+    heads = [width // unit for width, unit in zip(asked, units, strict=True)]
+    if heads[0] == heads[1] and widths[0] // units[0] != widths[1] // units[1]:
+        return None
+    return asked[0] // widths[0], asked[1] // widths[1]
+
+
+def _truncated(axes: Axes, sub: Sublayer, projections: Mapping[str | None, Layer]) -> None:
+    """Truncate q, k and v of widths that do not belong together, and say so."""
+    kept = {name: layer.outputs for name, layer in projections.items()}
+    axes.notes.append(f'{sub.path}: q, k and v have other widths {kept}; heads are truncated')
+    for layer in projections.values():
+        group = axes.group(axes.named(sub.path, layer.outputs), 'hidden', layer.outputs, truncate=True)
+        axes.put_writer(layer, group)
+    for layer in sub.writers:
+        axes.put_reader(layer, axes.group(axes.named(sub.path, layer.inputs), 'hidden', layer.inputs, truncate=True))
 
 
 def _last_words(layer: Layer) -> tuple[str, ...]:
@@ -105,7 +119,7 @@ def _put_inside(axes: Axes, layer: Layer, group: str, width: int, unit: int) -> 
         elif last in HEAD_WIDE or (layer.is_vector and max(slot.old) == unit != width):
             axes.put(slot, len(slot.old) - 1, group, 'dim')
         elif layer.is_vector and score:
-            axes.put(slot, slot.old.index(width), group, score)
+            axes.put(slot, slot.old.index(max(slot.old)), group, score)
     if layer.is_vector and not score and max(layer.weight.old) == width:
         axes.put_vector(layer, group)
 

@@ -13,6 +13,7 @@ from kdplugin.weights.naming import tokens
 from kdplugin.weights.projection.layer_slots import Layer
 
 CROSS = {'cross'}
+WRITER = {'proj', 'fc'}
 BEFORE = {'before', 'pre', 'input'}
 
 
@@ -168,8 +169,16 @@ def _attention(parent: str, root: str, parts: dict[str, Layer], layers: Sequence
     crosses = key.inputs != query.inputs or _is_cross(root)
     (sub.context if crosses else sub.readers).extend(memory)
     inner = (value or key).outputs[0]
+    shortened = any(one.is_matrix and not WRITER & {*one.words[-2:]} for one in around)
     for one in around:
-        if one.is_matrix and one.inputs[0] == inner and {'proj', 'fc'} & {*one.words[-2:]} and not sub.writers:
+        if shortened and one.is_norm and not {'q', 'k'} & {*one.words[-2:]}:
+            continue  # on the stream, behind the convolution that shortens what k and v read (SegFormer, PVT)
+        if (
+            one.is_matrix
+            and one.inputs[0] in (inner, query.outputs[0])
+            and WRITER & {*one.words[-2:]}
+            and not sub.writers
+        ):
             sub.writers.append(one)
         elif one.is_vector and one.is_norm and one.weight.old[-1:] != () and _belongs(one, inner, query):
             sub.inner.append(one)

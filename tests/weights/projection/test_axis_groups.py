@@ -11,6 +11,7 @@ import torch
 import torchvision
 from small_nets import Modulated, PostNorm, Vit, fill, projected, same_names
 from torch import Tensor, nn
+from wired_nets import Fusing, Grouped, Uneven
 
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.weights.apply import apply_plan
@@ -91,8 +92,12 @@ NETWORKS: dict[str, tuple[Callable[[int], nn.Module], Tensor, dict[str, Any]]] =
     'vgg': (vgg, IMAGES, {}),
     'convnext': (convnext, IMAGES, {}),
     'swin': (swin, IMAGES, {}),
+    'grouped queries': (lambda n: Grouped(16 * n, 4 * n), TOKENS, {'head_dim': 8}),
+    'more queries for each key': (lambda n: Grouped(16 * n, 4 * n, 2 * n), TOKENS, {'head_dim': 8}),
+    'fusing': (Fusing, IMAGES, {'head_dim': 8}),
+    'uneven': (Uneven, IMAGES, {}),
 }
-SEES_ZEROS = {'gated', 'modulated', 'post-norm', 'convnext', 'swin'}
+SEES_ZEROS = {'gated', 'modulated', 'post-norm', 'convnext', 'swin', 'fusing'}
 
 
 @torch.no_grad()
@@ -102,6 +107,17 @@ def test_a_wider_network_computes_the_same(name: str) -> None:
     make, inputs, heads = NETWORKS[name]
     small, wide = fill(make(1)), make(2).eval()
     projected(small, wide, wider='repeat', **heads)
+    assert torch.allclose(wide(inputs), small(inputs), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', ['uneven', 'fusing', 'grouped queries'])
+def test_the_order_of_a_file_does_not_matter(name: str) -> None:
+    make, inputs, heads = NETWORKS[name]
+    small, wide = fill(make(1)), make(2).eval()
+    source, target = (dict(sorted(model.state_dict().items())) for model in (small, wide))
+    plan = with_projection(same_names(source, target), source, **heads)
+    wide.load_state_dict(apply_plan(plan, source).tensors)
     assert torch.allclose(wide(inputs), small(inputs), atol=1e-5, rtol=1e-4)
 
 

@@ -76,7 +76,12 @@ def test_branches_share_channels_of_equal_widths_and_it_is_said() -> None:
     }  # fmt: skip
     plan = halved(shapes)
     assert any('mixed.0: its layers are no plain chain' in note for note in plan.notes)
-    assert groups_of(plan)['channels.16'] == [f'mixed.{i}.{n}.weight:0:out' for i in (0, 1) for n in 'ab']
+    writers = [f'mixed.{i}.{n}.weight:0:out' for i in (0, 1) for n in 'ab']
+    assert sorted(groups_of(plan)['channels.16']) == sorted(
+        [*writers, 'mixed.1.a.weight:2:in', 'mixed.1.b.weight:2:in']
+    )
+    assert str(plan['mixed.1.b.weight'].pieces[0].steps[0]) == 'reshape([16, 2, 16, 3, 3])'
+    assert 'mixed.1.a is taken to read 2 maps of 16 channels, concatenated' in plan.notes
 
 
 def test_feature_pyramids_read_the_backbone_and_share_their_own_channels() -> None:

@@ -59,9 +59,20 @@ def test_gate_and_value_in_one_layer_are_two_halves_of_hidden_units() -> None:
         'reshape([64, 8])']  # fmt: skip
 
 
-def test_grouped_queries_are_truncated_and_said_so() -> None:
+def test_grouped_queries_go_with_their_keys() -> None:
     shapes = {**WAN, 'blocks.0.self_attn.k.weight': (8, 16), 'blocks.0.self_attn.v.weight': (8, 16)}
     del shapes['blocks.0.self_attn.norm_k.weight']
-    plan = halved(shapes, method='svd')
+    plan = halved(shapes, method='svd', head_dim=4)
+    group = plan.groups['blocks.0.self_attn.heads']
+    assert (group.source_width, group.target_width, group.unit, group.queries) == (8, 4, 4, (2, 2))
+    assert groups_of(plan)['blocks.0.self_attn.heads'] == [
+        'blocks.0.self_attn.q.weight:0:q', 'blocks.0.self_attn.q.bias:0:q', 'blocks.0.self_attn.k.weight:0:k',
+        'blocks.0.self_attn.v.weight:0:out', 'blocks.0.self_attn.o.weight:1:o',
+        'blocks.0.self_attn.norm_q.weight:0:q']  # fmt: skip
+
+
+def test_keys_that_are_no_whole_heads_are_truncated_and_it_is_said() -> None:
+    shapes = {**WAN, 'blocks.0.self_attn.k.weight': (8, 16), 'blocks.0.self_attn.v.weight': (8, 16)}
+    plan = halved({name: shapes[name] for name in shapes if 'norm_' not in name}, method='svd', head_dim=8)
     assert any('q, k and v have other widths' in note for note in plan.notes)
     assert {group.method for name, group in plan.groups.items() if 'self_attn' in name} == {'truncate'}

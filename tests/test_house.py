@@ -31,6 +31,7 @@ MAY_IMPORT = {
     'preflight': {*STORES, *ENGINE, 'reports'},
     'launch': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight'},
     'quickstart': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'launch'},
+    'migration': {*STORES, *ENGINE, 'reports'},
     'weight_targets': {*GROUND, 'weights', 'reports', 'launch'},
 }
 """What each room may import besides itself."""

@@ -10,3 +10,8 @@ if find_spec('mmseg') is not None:  # a user of mmdet alone has none
     from kdplugin.models.decode_heads import LightASPPHead
 
     __all__ += ['LightASPPHead']
+
+if find_spec('timm') is not None:
+    from kdplugin.models.backbones.timm_backbone import TimmBackbone
+
+    __all__ += ['TimmBackbone']

@@ -43,7 +43,6 @@ SYNONYMS = {
     'tgt': 'tgt target',
 }
 WORD = {word: meaning for meaning, words in SYNONYMS.items() for word in words.split()}
-FIRST, SECOND = {'before', 'pre', 'input', 'first'}, {'after', 'post', 'second', 'final'}
 
 PARTS = {
     'q': ('q', 'query', 'to_q', 'q_proj', 'wq', 'q_lin', 'query_proj', 'q_linear', 'linear_q'),
@@ -65,6 +64,7 @@ def tokens(path: str) -> tuple[str, ...]:
         ('vit', 'enc', 'block', 'norm', 'before')
     """
     spaced = re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', path).lower().replace('layer_norm', 'layernorm')
+    spaced = re.sub(r'(?<![a-z])(enc(oder)?_(dec(oder)?_)?|cross)(?=att)', 'cross_', spaced)
     words = re.findall(r'[a-z]+\d*(?=[^a-z\d]|$)|[a-z]+', spaced)
     return tuple(WORD.get(word, WORD.get(bare, bare)) for word in words for bare in [word.rstrip('0123456789')])
 
@@ -73,18 +73,6 @@ def tokens(path: str) -> tuple[str, ...]:
 def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key that orders numbers inside names by value: 'blocks.2' before 'blocks.10'."""
     return tuple((0, int(part), '') if part.isdigit() else (1, 0, part) for part in re.split(r'(\d+)', path) if part)
-
-
-def ordinal(path: str) -> int | None:
-    """Return which of several alike a name says it is: norm1 and layernorm_before are 1, norm2 and post_norm 2."""
-    last = path.rsplit('.', 1)[-1].lower()
-    number = re.search(r'(\d+)$', last)
-    if number and not last.isdigit():
-        return int(number[1])
-    words = set(last.split('_'))
-    if words & FIRST:
-        return 1
-    return 2 if words & SECOND else None
 
 
 def split_leaf(name: str) -> tuple[str, str]:

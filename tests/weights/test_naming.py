@@ -1,11 +1,11 @@
-"""Names: natural order, one spelling for many, ordinals, parts of attention, and how alike two paths are."""
+"""Names: natural order, one spelling for many, parts of attention, and how alike two paths are."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from kdplugin.weights.naming import attention_part, name_similarity, natural_key, ordinal, split_leaf, tokens
+from kdplugin.weights.naming import attention_part, name_similarity, natural_key, split_leaf, tokens
 
 PATHS = ['stem.conv1', 'blocks.0.attn.qkv', 'blocks.0.norm1', 'blocks.1.mlp.fc1', 'decode_head.conv_seg', 'head']
 
@@ -38,23 +38,10 @@ def test_libraries_agree_on_words() -> None:
     assert tokens('attention.query') == tokens('attn.q')
 
 
-@pytest.mark.parametrize(
-    ('path', 'which'),
-    [
-        ('blocks.0.norm1', 1),
-        ('layer.0.layernorm_before', 1),
-        ('layer.0.layernorm_after', 2),
-        ('blocks.3.norm2', 2),
-        ('blocks.3.post_norm', 2),
-        ('x.pre_norm', 1),
-        ('mlp.fc12', 12),
-        ('blocks.3', None),
-        ('blocks.3.norm', None),
-        ('layer1.conv', None),
-    ],
-)
-def test_which_of_several_alike(path: str, which: int | None) -> None:
-    assert ordinal(path) == which
+@pytest.mark.parametrize('path', ['encoder_attn', 'EncDecAttention', 'crossattention', 'encoder_decoder_attention'])
+def test_attention_to_the_encoder_is_cross_attention(path: str) -> None:
+    assert tokens(f'decoder.layers.0.{path}.key')[:3] == ('dec', 'block', 'cross')
+    assert 'cross' not in tokens('encoder.attn') + tokens('encoder.attention')
 
 
 @pytest.mark.parametrize(

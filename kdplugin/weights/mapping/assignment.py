@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from kdplugin.weights.naming import name_similarity, natural_key, ordinal, tokens
+from kdplugin.weights.mapping.ordinals import agreement
+from kdplugin.weights.naming import name_similarity, natural_key, tokens
 from kdplugin.weights.units import Unit
 
 PART, ORDINAL, EXACT, NEARBY, ADJACENT, ORDER, TRANSPOSED = 3.0, 0.5, 1.5, 2.0, 1.0, 0.4, -0.5
@@ -50,15 +52,27 @@ class Match:
 
 def evidence(left: Sequence[str], right: Sequence[str]) -> Matrix:
     """Score every pair of paths by their words, half by those that both sides have, and by ordinals."""
-    scores = (name_similarity(left, right) + name_similarity(left, right, shared_words=True)) * np.float32(0.5)
-    numbers = [np.array([-1 if (n := ordinal(path)) is None else n for path in side]) for side in (left, right)]
-    known = (numbers[0][:, None] >= 0) & (numbers[1][None, :] >= 0)
-    scores += ORDINAL * known * (2.0 * (numbers[0][:, None] == numbers[1][None, :]) - 1)
+    names = _apart(left, right)
+    scores = (name_similarity(*names) + name_similarity(*names, shared_words=True)) * np.float32(0.5)
+    scores += np.float32(ORDINAL) * agreement(left, right)
     at = {path: column for column, path in enumerate(right)}
     for row, path in enumerate(left):
         if path in at:
             scores[row, at[path]] += EXACT
     return scores
+
+
+def _apart(left: Sequence[str], right: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Leave out modules that all paths of a side lie in, on both sides: their words cannot tell one from another."""
+    parts = [[path.split('.') for path in side] for side in (left, right)]
+    common = [sum(1 for _ in takewhile(_equal, zip(*(part[:-1] for part in side), strict=False))) for side in parts]
+    common = [number * (len(side) > 1) for number, side in zip(common, parts, strict=True)]
+    first, second = ([part[at * all(common) :] for part in side] for side, at in zip(parts, common, strict=True))
+    return ['.'.join(part) for part in first], ['.'.join(part) for part in second]
+
+
+def _equal(values: Sequence[str]) -> bool:
+    return len(set(values)) == 1
 
 
 def fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:

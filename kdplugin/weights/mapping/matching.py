@@ -30,7 +30,7 @@ from kdplugin.weights.mapping.assignment import (
     solve,
 )
 from kdplugin.weights.mapping.nearness import nearness
-from kdplugin.weights.mapping.tree import Node, build_tree
+from kdplugin.weights.mapping.tree import Node, build_tree, families, head_of, lists_alone
 from kdplugin.weights.naming import name_similarity
 from kdplugin.weights.units import Unit
 
@@ -95,7 +95,7 @@ class Matcher:
                 if not (inside and node is top) and (len(node.units) > 1 or inside):
                     groups[node.content][side].append(node)
         both = [group for group in groups.values() if all(group)]
-        both.sort(key=lambda group: -len(group[0][0].units))
+        both.sort(key=lambda group: (-len(group[0][0].units), not lists_alone(*group)))
         for only_unique in (True, False):
             for left, right in both:
                 if len(left) == len(right) == 1 or not only_unique:
@@ -150,19 +150,19 @@ class Matcher:
 
     def _assign_nodes(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
         """Pair modules of the same content: lists in order, others by names and order."""
-        families = [_families(side) for side in (left, right)]
-        if len(families[0]) == len(families[1]) == 1:
-            return self._align_list(families[0][0], families[1][0])
-        lengths = [sorted(map(len, side)) for side in families]
+        groups = [families(side) for side in (left, right)]
+        if len(groups[0]) == len(groups[1]) == 1:
+            return self._align_list(groups[0][0], groups[1][0])
+        lengths = [sorted(map(len, side)) for side in groups]
         if len(left) == len(right) and (lengths[0] != lengths[1] or lengths[0][-1] == 1):
             return self._assign_by_evidence(left, right)
-        heads = [[_head(family) for family in side] for side in families]
+        heads = [[head_of(family) for family in side] for side in groups]
         pairs, _ = self._choose(heads[0], heads[1])
         return [
             (a, b, min(margin, pair.margin))
             for pair in pairs
             if pair.margin >= AMBIGUOUS or len(left) == len(right)
-            for a, b, margin in self._align_list(families[0][pair.row], families[1][pair.column])
+            for a, b, margin in self._align_list(groups[0][pair.row], groups[1][pair.column])
         ]
 
     def _assign_by_evidence(self, left: list[Node], right: list[Node]) -> list[tuple[Node, Node, float]]:
@@ -278,20 +278,6 @@ class Matcher:
             return UNIQUE
         a, b = self.units[0][i], self.units[1][j]
         return LAST * (a.main.core == b.main.core and len(a.main.core) > 1 and set(a.atoms) == set(b.atoms))
-
-
-def _families(nodes: Sequence[Node]) -> list[list[Node]]:
-    """Group modules by the list they are elements of; others stand alone."""
-    groups: dict[Hashable, list[Node]] = {}
-    for node in nodes:
-        groups.setdefault(id(node.parent) if node.number is not None else node.path, []).append(node)
-    return list(groups.values())
-
-
-def _head(family: Sequence[Node]) -> str:
-    """Return the path of the list that modules are elements of, or of one that stands alone."""
-    first = family[0]
-    return first.parent.path if first.number is not None and first.parent else first.place or first.path
 
 
 def _consecutive(indices: Sequence[int]) -> bool:

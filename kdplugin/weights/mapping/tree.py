@@ -80,3 +80,22 @@ def _finish(node: Node, keys: Sequence[Hashable]) -> None:
     if node.children and len(numbered) == len(node.children):
         node.children.sort(key=lambda child: natural_key(child.place))
     node.content = frozenset(Counter(keys[index] for index in node.units).items())
+
+
+def families(nodes: Sequence[Node]) -> list[list[Node]]:
+    """Group modules by the list they are elements of; others stand alone."""
+    groups: dict[Hashable, list[Node]] = {}
+    for node in nodes:
+        groups.setdefault(id(node.parent) if node.number is not None else node.path, []).append(node)
+    return list(groups.values())
+
+
+def lists_alone(left: Sequence[Node], right: Sequence[Node]) -> bool:
+    """Tell whether both sides have their modules in one list of the same length."""
+    return len(left) == len(right) > 1 == len(families(left)) == len(families(right))
+
+
+def head_of(family: Sequence[Node]) -> str:
+    """Return the path of the list that modules are elements of, or of one that stands alone."""
+    first = family[0]
+    return first.parent.path if first.number is not None and first.parent else first.place or first.path

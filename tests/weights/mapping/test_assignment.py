@@ -111,6 +111,16 @@ def test_words_that_both_sides_have_count_half_of_the_likeness() -> None:
     assert other == 0
 
 
+def test_words_of_modules_that_hold_all_paths_do_not_count() -> None:
+    """mmdet's 'bbox_head' does not make its towers of classes regress boxes."""
+    left = ['bbox_head.cls_convs', 'bbox_head.reg_convs']
+    right = ['head.classification_head.conv', 'head.regression_head.conv']
+    scores = evidence(left, right)
+    assert scores[0, 0] == pytest.approx(scores[1, 1])
+    assert scores[0, 0] > scores[0, 1] + 0.2
+    assert scores[0, 1] == pytest.approx(scores[1, 0])
+
+
 def test_parts_of_attention_attract_their_like() -> None:
     one = [unit('a.q', (4, 4), part='q'), unit('a.proj', (4, 4))]
     two = [unit('b.q', (4, 4), part='q'), unit('b.k', (4, 4), part='k'), unit('b.o', (4, 4))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -142,6 +143,19 @@ def test_a_shallower_stack_takes_the_chosen_layers_and_says_so() -> None:
     found = {matcher.units[1][j].path: matcher.units[0][m.source].path for j, m in matcher.run().items()}
     assert found == split_names([0, 2, 4])
     assert matcher.notes == ['blocks: 3 modules for 5 alike ones of the source, taken from [0, 2, 4]']
+
+
+def test_lists_of_one_length_come_first_and_tell_what_is_beside_them() -> None:
+    """DeepLab's branches: torchvision's pooling is the last element of a list, mmseg's stands before the list."""
+    branch = {f'b.{n}.weight': (4, 4, *kernel) for n, kernel in enumerate([(1, 1), (3, 3), (3, 3), (1, 1)])}
+    norms = {name.replace('weight', f'bn.{leaf}'): (4,) for name in branch for leaf in ('weight', 'bias')}
+    source = {name: shape for n in range(4) for name, shape in {**branch, **norms}.items() if f'b.{n}.' in name}
+    target = {re.sub('bn', 'norm', re.sub(r'b\.3', 'pool.1', name)): shape for name, shape in source.items()}
+    target = {re.sub(r'^b\.', 'modules.', name): shape for name, shape in target.items()}
+    target = dict(sorted(target.items(), key=lambda item: not item[0].startswith('pool')))
+    found = paired(source, target)
+    assert (found['pool.1'], found['pool.1.norm']) == ('b.3', 'b.3.bn')
+    assert (found['modules.0'], found['modules.0.norm']) == ('b.0', 'b.0.bn')
 
 
 def test_layers_are_the_callers_choice() -> None:

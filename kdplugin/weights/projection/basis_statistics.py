@@ -24,6 +24,8 @@ Statistics = dict[str, dict[str, Tensor]]
 
 DOUBLE_UP_TO = 1024
 """Up to this width Gram matrices are summed in float64, which resolves directions of 1e-8 of the largest."""
+BLOCK = 256
+"""Rows of a Gram matrix that are computed together."""
 
 
 def make_bases(
@@ -118,10 +120,19 @@ def _measure(group: AxisGroup, side: str, tensor: Tensor) -> Iterator[tuple[str,
         heads = rows.reshape(-1, group.unit, rows.shape[1])
         yield side, (heads @ heads.transpose(1, 2)).double()
         return
-    total = torch.linalg.vector_norm(rows).square()
-    weight = min(1.0, rows.shape[1] / len(rows)) / total.clamp_min(1e-30)
+    share = min(1.0, rows.shape[1] / len(rows))
     if group.kind == 'residual':
-        rows = rows.double() if len(rows) <= DOUBLE_UP_TO else rows
-        yield 'gram' if side == 'out' else 'read', (rows @ rows.T).double() * weight
+        gram = gram_matrix(rows.double() if len(rows) <= DOUBLE_UP_TO else rows).double()
+        yield 'gram' if side == 'out' else 'read', gram * (share / gram.trace().clamp_min(1e-30))
     elif side != 'var':
-        yield side, rows.square().sum(1).double() * weight
+        energies = torch.linalg.vector_norm(rows, dim=1).double().square()
+        yield side, energies * (share / energies.sum().clamp_min(1e-30))
+
+
+def gram_matrix(rows: Tensor) -> Tensor:
+    """Return rows @ rows.T [D, D] for rows [D, n], of which only the lower blocks are computed."""
+    lower = rows.new_zeros(len(rows), len(rows))
+    for start in range(0, len(rows), BLOCK):
+        stop = start + BLOCK
+        lower[start:stop, :stop] = rows[start:stop] @ rows[:stop].T
+    return lower.tril() + lower.tril(-1).T

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.plan import AxisGroup, Entry, Piece, ProjectionPlan, Step
 from kdplugin.weights.projection.bases import make_basis
-from kdplugin.weights.projection.basis_statistics import gather, make_bases
+from kdplugin.weights.projection.basis_statistics import gather, gram_matrix, make_bases
 from kdplugin.weights.reading.tensor_source import MemorySource
 
 
@@ -155,3 +155,11 @@ def test_steps_before_the_projection_are_carried_out() -> None:
     gram = gather(one, MemorySource(SOURCE), one.groups, {})['stream']['gram']
     weight = SOURCE['up.weight'].double()
     assert torch.allclose(gram, weight.T @ weight / weight.square().sum())
+
+
+@pytest.mark.parametrize('shape', [(1, 5), (256, 3), (300, 40), (700, 1)])
+def test_a_gram_matrix_from_its_lower_blocks(shape: tuple[int, int]) -> None:
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gram = gram_matrix(rows)
+    assert torch.allclose(gram, rows @ rows.T, atol=1e-12)
+    assert torch.equal(gram, gram.T)

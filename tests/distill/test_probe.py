@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from engine_fixtures import build, detector, segmentor
+from method_models import queries
 from torch import Tensor, nn
 
 from kdplugin.distill.probe import as_evaluated, probe, probe_sizes, synthetic_batch
@@ -41,6 +42,13 @@ def test_taps_that_only_fire_in_training_are_probed_with_ground_truth() -> None:
     result = probe(build(segmentor(auxiliary=True)), ['auxiliary_head.conv_seg'], 'student', SMALL)
     assert result.mode == 'loss'
     assert result.shapes == {'auxiliary_head.conv_seg': [(1, 11, 4, 4)]}
+
+
+def test_taps_that_fire_neither_without_nor_with_ground_truth_are_probed_by_predicting() -> None:
+    """DINO's head is passed by in 'tensor', and in eval mode lacks what its loss asks for."""
+    result = probe(build(queries('DINO')), ['bbox_head'], 'student', SMALL)
+    assert result.mode == 'predict'
+    assert result.shapes == {'bbox_head': [(2, 1, 6, 10), (2, 1, 6, 4)]}
 
 
 @pytest.mark.parametrize('config', [segmentor(auxiliary=True), detector()], ids=['mmseg', 'mmdet'])

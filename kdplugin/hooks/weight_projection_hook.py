@@ -18,9 +18,10 @@ from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.distillation_hook import KEY
 from kdplugin.module_paths import find_module
 from kdplugin.registry import HOOKS
-from kdplugin.weights.project import AUTO, Projection, hash_source, load_into, project
+from kdplugin.weights.project import AUTO, Projection, hash_source, load_into, plan_for, project, report_for
 from kdplugin.weights.projection.head_counts import Heads
 from kdplugin.weights.reading.source import TensorSource, open_source
+from kdplugin.weights.reports.report import PlanReport
 from kdplugin.weights.reports.report_text import report_text
 
 FOLDER = 'weight_projection'
@@ -85,12 +86,29 @@ class WeightProjectionHook(Hook):
         self._record: dict[str, Any] | None = None
 
     def before_run(self, runner: Runner) -> None:
-        trains = isinstance(runner._train_loop, BaseLoop)
-        if trains and runner._load_from is not None and not runner._resume:
+        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+            self.check_load_from(runner._load_from)
+
+    @staticmethod
+    def check_load_from(load_from: str | None) -> None:
+        """Raise ConfigError if a run would load weights besides."""
+        if load_from is not None:
             raise ConfigError(
-                f'Expected either WeightProjectionHook or load_from but got both (load_from={runner._load_from!r}): '
+                f'Expected either WeightProjectionHook or load_from but got both (load_from={load_from!r}): '
                 'one would overwrite the other. Remove one of them.'
             )
+
+    def plan(self, model: nn.Module) -> PlanReport:
+        """Return the plan for a model in numbers, as ``before_train`` would carry it out; reads no more than it needs.
+
+        Raises:
+            CheckpointError, ConfigError, PathError: as for the hook.
+        """
+        with preserved_rng():
+            source = self._open(model)
+            report = report_for(plan_for(source, self._part(model), **self._options), source)
+        report.require(self.min_coverage)
+        return report
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if runner._resume:

@@ -27,6 +27,7 @@ from kdplugin.preflight.data import check_classes, check_dataset_files
 from kdplugin.preflight.findings import Finding, Findings
 from kdplugin.preflight.models import check_frozen, check_preprocessing, check_student, check_teacher
 from kdplugin.preflight.pairs import check_pair, check_taps
+from kdplugin.preflight.projection import check_projection
 from kdplugin.preflight.step import (
     STEP,
     check_finite,
@@ -96,12 +97,13 @@ def _verify_models(found: Findings, config: Config, files_exist: bool) -> None:
         pairs = _verify_pairs(found, settings, student, modules)
     check_classes(found, config, {'student': student, **{_where(name): module for name, module in modules.items()}})
     for name, module in modules.items():
-        own = teacher_configs(settings)[name].get('preprocess') == 'own'
+        own = settings is not None and teacher_configs(settings)[name].get('preprocess') == 'own'
         if student is not None and module is not None and not own:
             check_preprocessing(found, student, module)
     if student is None:
         found.note(STEP, 'not checked: there is no student to train.')
         return
+    check_projection(found, config, student)
     _verify_step(found, config, student, teachers, pairs, files_exist)
 
 

@@ -15,6 +15,7 @@ from kdplugin.weights.apply import apply_plan
 from kdplugin.weights.plan import ProjectionPlan
 from kdplugin.weights.planning import make_plan
 from kdplugin.weights.projection.head_counts import Heads
+from kdplugin.weights.reading.checks import require_floating
 from kdplugin.weights.reading.io import atomic_file, hash_file, hash_tensors
 from kdplugin.weights.reading.tensor_source import TensorSource
 from kdplugin.weights.reports.picture import save_picture
@@ -66,10 +67,13 @@ def plan_for(
         method, layers, heads, head_dim: for a made one, see ``make_plan``.
 
     Raises:
-        CheckpointError: the plan is missing or for another target.
+        CheckpointError: the plan is missing or for another target, or the source's tensors are quantised.
     """
     if plan == AUTO:
-        return make_plan(source, target, method=method, layers=layers, heads=heads, head_dim=head_dim)
+        made = make_plan(source, target, method=method, layers=layers, heads=heads, head_dim=head_dim)
+        thought_of = (name for entry in made.entries for name in (*entry.sources, *entry.alternatives))
+        require_floating(source, dict.fromkeys(thought_of))
+        return made
     given = plan if isinstance(plan, ProjectionPlan) else ProjectionPlan.load(plan)
     shapes = {name: tuple(value.shape) for name, value in target.state_dict().items()}
     planned = {entry.target: entry.shape for entry in given.entries}

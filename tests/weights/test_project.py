@@ -126,3 +126,14 @@ def test_the_hash_is_that_of_the_file_or_of_all_tensors_of_a_folder(tmp_path: Pa
     torch.save(wide(), tmp_path / 'model.pth')
     assert hash_source(tmp_path / 'model.pth', open_source(tmp_path / 'model.pth')) == hash_file(tmp_path / 'model.pth')
     assert hash_source(tmp_path, open_source(tmp_path)) == hash_tensors(wide())
+
+
+@pytest.mark.parametrize('dtype', [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize('width', [6, 4])
+def test_quantised_sources_are_refused_when_the_plan_is_made(dtype: torch.dtype, width: int) -> None:
+    codes = {name: value.to(dtype) if value.ndim > 1 else value for name, value in wide().items()}
+    message = r'quantised ones in \d of \d tensors: fc\d\.weight \((int8|float8_e4m3fn)\).* from before quantisation'
+    with pytest.raises(CheckpointError, match=message):
+        plan_for(open_source(codes), Student(width))
+    unused = {**wide(), 'elsewhere.scales': torch.ones(3).to(dtype)}
+    assert plan_for(open_source(unused), Student(width)).unused.keys() >= {'elsewhere.scales'}

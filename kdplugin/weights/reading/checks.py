@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ def require_finite(weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def require_floating(weights: Mapping[str, Tensor]) -> None:
+def require_floating(weights: Mapping[str, Tensor], names: Iterable[str] | None = None) -> None:
     """Demand that weights are stored as the numbers they are, not as 8-bit or packed codes; reads no values.
 
     Integer buffers such as counters, indices and masks pass: what is refused is any tensor of an 8-bit float or
@@ -48,18 +48,20 @@ def require_floating(weights: Mapping[str, Tensor]) -> None:
 
     Args:
         weights: a source or a state dict.
+        names: those of its tensors that are asked about; all of them by default.
 
     Raises:
         CheckpointError: some are; the first are named with their types.
     """
     source = open_source(weights)
+    asked = list(source if names is None else names)
     bad = [
-        f'{key} ({str(source.dtype(key)).removeprefix("torch.")})' for key in source if _is_code(key, source.dtype(key))
+        f'{key} ({str(source.dtype(key)).removeprefix("torch.")})' for key in asked if _is_code(key, source.dtype(key))
     ]
     if bad:
         raise CheckpointError(
             f'Expected weights of a floating type in {source.name} but got quantised ones in {len(bad)} of '
-            f'{len(source)} tensors: {_first(bad)}. Use the checkpoint from before quantisation.'
+            f'{len(asked)} tensors: {_first(bad)}. Use the checkpoint from before quantisation.'
         )
 
 

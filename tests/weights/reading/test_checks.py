@@ -78,3 +78,10 @@ def test_files_are_named(tmp_path: Path) -> None:
     for check in (require_finite, require_floating):
         with pytest.raises(CheckpointError, match=r'in .*a\.safetensors but got .* in 1 of 1 tensors: w \('):
             check(open_source(path))
+
+
+def test_only_what_is_asked_about_counts() -> None:
+    weights = {'a.weight': torch.ones(2), 'b.weight': torch.ones(2, dtype=torch.int8)}
+    require_floating(weights, ['a.weight'])
+    with pytest.raises(CheckpointError, match=r'quantised ones in 1 of 1 tensors: b\.weight \(int8\)'):
+        require_floating(weights, ['b.weight'])

@@ -18,10 +18,12 @@ Batch = dict[str, Any]
 PAIR = 'p'
 
 
-def learner(folder: Path, pair: dict[str, Any], student: dict[str, Any], teacher: dict[str, Any]) -> nn.Module:
-    """Return a student in training that learns by one pair from a teacher of random weights."""
+def learner(
+    folder: Path, pair: dict[str, Any], student: dict[str, Any], teacher: dict[str, Any], **how: Any
+) -> nn.Module:
+    """Return a student that learns by one pair from a teacher of random weights, which runs as ``how`` says."""
     file = save_weights(teacher, folder / 'teacher.pth', seed=2)
-    config = dict(type='kdplugin.Distiller', student=student, teacher=dict(model=teacher, checkpoint=file))
+    config = dict(type='kdplugin.Distiller', student=student, teacher=dict(model=teacher, checkpoint=file, **how))
     return build(dict(config, pairs={PAIR: pair})).train()
 
 

@@ -12,9 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdplugin.distill.teacher import Teacher
 from kdplugin.errors import ConfigError
+from kdplugin.module_paths import find_module
 
 TOWERS = ('cls_convs', 'reg_convs')
+
+
+def part_of_teacher(teacher: Teacher, path: str, like: Tensor) -> Any:
+    """Return a module of the teacher on the device of a tensor: outputs from a cache come without the teacher running.
+
+    Raises:
+        PathError: there is no such module.
+    """
+    part = find_module(teacher.module, path, 'teacher')
+    return part if next(part.parameters()).device == like.device else part.to(like.device)
 
 
 class Given(nn.Module):

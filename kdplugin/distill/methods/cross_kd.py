@@ -109,8 +109,8 @@ class CrossKD(Method):
         return nn.ModuleList(nn.Conv2d(shapes[0][1], width, 1) for shapes in ours)
 
     def distance(self, context: StepContext) -> Tensor:
-        head: Any = find_module(context.teacher.module, self.head, 'teacher')
         seen = context.teacher_tensors[self.teacher_taps[0]]
+        head = cross_head.part_of_teacher(context.teacher, self.head, seen[0])
         with torch.no_grad():
             theirs = head(tuple(seen))
         crossed = cross_head.run_rest(head, self.convs, self._features(context, seen))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdplugin.distill.adapters import match_size
 from kdplugin.distill.methods.base import Method, StepContext
+from kdplugin.distill.methods.cross_head import part_of_teacher
 from kdplugin.distill.probe import ProbeResult
 from kdplugin.distill.teacher import Teacher
 from kdplugin.errors import ConfigError, TapError
@@ -82,10 +83,20 @@ class MaskKD(Method):
         classes = torch.cat([sample.gt_instances.labels for sample in samples]).to(rois.device)
         student = mask_logits(find_module(context.student, self.head, 'student'), ours, rois)
         with torch.no_grad():
-            teacher = mask_logits(find_module(context.teacher.module, self.head, 'teacher'), theirs, rois)
+            head = part_of_teacher(context.teacher, self.head, rois)
+            teacher = mask_logits(head, theirs, self._as_teacher_sees(context, rois))
         return mask_divergence(
             match_size(student, teacher), teacher, classes=classes, temperature=self.temperature
         )  # fmt: skip
+
+    @staticmethod
+    def _as_teacher_sees(context: StepContext, rois: Tensor) -> Tensor:
+        """Return rois (M, 5) in pixels of the teacher's batch, which may be of another size."""
+        if context.image_size is None:
+            return rois
+        pairs = zip(context.teacher.input.size_of(context.image_size), context.image_size, strict=True)
+        height, width = (theirs / ours for theirs, ours in pairs)
+        return rois * rois.new_tensor([1.0, width, height, width, height])
 
 
 def mask_logits(head: Any, features: list[Tensor], rois: Tensor) -> Tensor:

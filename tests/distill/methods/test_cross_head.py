@@ -5,6 +5,7 @@ N image, C channel, H W position.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from kdplugin.distill.methods.cross_head import (
     flat_cells,
     flat_distributions,
     flat_scores,
+    part_of_teacher,
     predicts_distributions,
     run_rest,
 )
@@ -88,6 +90,14 @@ def test_predictions_come_in_the_order_of_mmdets_own(kind: str) -> None:
     theirs = torch.cat([found.bboxes, found.scores[:, None]], 1)
     distance = (ours[:, None] - theirs[None]).abs()
     assert (distance.amax(2).amin(1) < 1e-3).all()
+
+
+def test_a_part_of_the_teacher_goes_where_the_tensors_are() -> None:
+    teacher: Any = SimpleNamespace(module=nn.ModuleDict(dict(head=nn.Linear(2, 2), body=nn.Linear(2, 2))))
+    assert part_of_teacher(teacher, 'head', torch.zeros(1)) is teacher.module['head']
+    moved = part_of_teacher(teacher, 'head', torch.zeros(1, device='meta'))
+    assert moved is teacher.module['head']
+    assert [str(part.weight.device) for part in teacher.module.values()] == ['meta', 'cpu']
 
 
 def test_cells_are_repeated_for_each_anchor() -> None:

@@ -126,6 +126,14 @@ def test_the_student_is_normalised_by_the_teachers_statistics(tmp_path: Path) ->
     assert abs(raw(model, batch_of()).detach() - before) > 1e-5
 
 
+@pytest.mark.parametrize('how', [dict(precision='bfloat16'), dict(scale=2.0), dict(fuse=True)], ids=str)
+def test_a_teacher_that_runs_in_its_own_way(how: dict[str, Any], tmp_path: Path) -> None:
+    """In half precision, on larger images, or with BatchNorm folded while it runs: its head stays whole."""
+    model = learner(tmp_path, PAIR, dense('RetinaNet'), dense('RetinaNet', norm=BN), **how)
+    it_trains(model, dense('RetinaNet'), batch_of(padded=True))
+    gradients_of_the_pair_alone(model, batch_of(), 'bbox_head.cls_convs.0', own=False)
+
+
 def test_towers_of_another_width_get_an_adapter(tmp_path: Path) -> None:
     student, teacher = dense('GFL', feat_channels=8), dense('GFL', num_classes=7)
     model = learner(tmp_path, PAIR, student, teacher)

@@ -26,10 +26,12 @@ from method_models import dense, mask_rcnn
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from kdplugin.distill import distillation_of
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.distill.ground_truth import object_boxes
 from kdplugin.distill.methods import MaskKD, StepContext
 from kdplugin.distill.methods.mask_kd import mask_logits
+from kdplugin.distill.preprocessing import TeacherInput
 from kdplugin.errors import ConfigError, TapError
 
 PAIR = dict(type='kdplugin.MaskKD')
@@ -88,7 +90,7 @@ def test_features_of_half_precision(model: nn.Module) -> None:
         assert ours[0].dtype == (torch.bfloat16 if enabled else torch.float32)
         sides = ({'neck': [level.float() for level in side]} for side in (ours, theirs))
         context = StepContext(
-            *sides, model, SimpleNamespace(module=teacher),
+            *sides, model, distillation_of(model).teacher, image_size=(96, 96),
             data_samples=batch['data_samples'], boxes=object_boxes(batch['data_samples']),
         )  # fmt: skip
         values.append(MaskKD('p').distance(context))
@@ -120,6 +122,21 @@ def test_teachers_of_finer_masks_and_without_classes(tmp_path: Path) -> None:
     teacher['roi_head']['mask_roi_extractor']['roi_layer']['output_size'] = 12
     model = learner(tmp_path, PAIR, student, teacher)
     gradients_of_the_pair_alone(model, batch_of(), 'roi_head.mask_head.', own=False)
+
+
+def test_boxes_are_scaled_as_the_teachers_images_are(model: nn.Module) -> None:
+    rois = torch.tensor([[1.0, 2.0, 4.0, 10.0, 20.0]])
+    teacher = SimpleNamespace(input=TeacherInput(input_size=(192, 48)))
+    context = StepContext({}, {}, model, teacher, image_size=(96, 96))  # type: ignore[arg-type]
+    assert MaskKD._as_teacher_sees(context, rois).tolist() == [[1, 1, 8, 5, 40]]
+    same = StepContext({}, {}, model, distillation_of(model).teacher, image_size=(96, 96))
+    assert torch.equal(MaskKD._as_teacher_sees(same, rois), rois)
+
+
+def test_a_teacher_that_sees_larger_images(tmp_path: Path) -> None:
+    larger = learner(tmp_path, PAIR, mask_rcnn(), mask_rcnn(16), scale=2.0)
+    assert distillation_of(larger).teacher.input.scale == 2.0
+    gradients_of_the_pair_alone(larger, batch_of(), 'roi_head.mask_head.', own=False)
 
 
 def test_the_last_mask_head_of_a_cascade_counts() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_fixtures import build, distilled, segmentation_batch, segmentor
+from engine_fixtures import all_tensors, build, distilled, segmentation_batch, segmentor
+from engine_runs import run_config, start
 from method_laws import LAWS, batch_of, gradients_of_the_pair_alone, learner
 from method_laws import it_trains_the_student_and_its_own_parameters_only as it_trains
 from method_models import dense
@@ -25,6 +26,7 @@ from kdplugin.distill.methods import MGD, StepContext
 from kdplugin.distill.methods.mgd import Generators, generation_error, random_mask
 from kdplugin.distill.probe import ProbeResult
 from kdplugin.errors import ConfigError, TapError
+from kdplugin.weights.reading.io import hash_tensors
 
 GOLDEN = json.loads((Path(__file__).parents[2] / 'golden/mgd.json').read_text())['cases']
 PAIR = dict(type='kdplugin.MGD', tap='neck')
@@ -188,3 +190,19 @@ def test_training_a_segmentor_by_its_neck_of_four_levels(shared: Path) -> None:
     model = build(distilled(shared, dict(p=dict(PAIR, tap='backbone', mask_ratio=0.75)))).train()
     it_trains(model, segmentor(), segmentation_batch())
     assert adapters_of(model)['p'].steps == 2
+
+
+def test_a_resumed_run_draws_the_masks_it_would_have_drawn(shared: Path, tmp_path: Path) -> None:
+    """Bit for bit, with random augmentation and an EMA of the student."""
+
+    def recipe(name: str) -> Any:
+        model = distilled(shared, dict(p=dict(PAIR, tap='backbone', mask_ratio=0.75)))
+        return run_config(shared, tmp_path / name, model, iters=4, ema=True)
+
+    whole = start(recipe('whole'))
+    start(recipe('cut'), stop=('before_train_iter', 2))
+    again = start(recipe('cut'), resume='auto')
+    assert again.steps == {step: losses for step, losses in whole.steps.items() if step >= 2}
+    assert len(again.steps) == 2
+    assert adapters_of(again.model)['p'].steps == 4
+    assert hash_tensors(all_tensors(again.model)) == hash_tensors(all_tensors(whole.model))

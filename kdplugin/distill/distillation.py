@@ -19,7 +19,7 @@ from kdplugin.distill.pairs import Pair
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.schedules import Moment, Schedule, parse_schedule
-from kdplugin.distill.taps import catch
+from kdplugin.distill.taps import Caught, Tap, catch
 from kdplugin.distill.teacher import Teacher
 from kdplugin.distill.terms import Tapped, nothing, precise_all, scale, total
 from kdplugin.errors import ConfigError, TapError
@@ -58,6 +58,7 @@ class Distillation:
     skipped: dict[str, int] = field(default_factory=dict)
     guard: FiniteGuard = field(default_factory=FiniteGuard, repr=False)
     checked: set[str] = field(default_factory=set, repr=False)
+    taps: dict[str, Tap] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(None), ()
@@ -118,6 +119,7 @@ class Distillation:
                     owned[pair.name] = module
         return owned
 
+    @torch.compiler.disable(recursive=False)
     def losses(
         self,
         student: nn.Module,
@@ -130,53 +132,64 @@ class Distillation:
 
         ``loss_kd_<name>`` is trained; ``kd_<name>_raw``, ``kd_<name>_weight`` and ``kd_task`` are only logged. A pair
         whose weight is 0 now has no ``raw``; where that holds for all, the teacher is not run and nothing is tapped.
+        Under ``torch.compile`` the student's ``forward`` is compiled and all else runs as it is.
         """
+        factors, running, theirs = self._ask_teachers(args, kwargs)
+        overwritten = frozenset() if self.student_probe is None else self.student_probe.overwritten
+        taps = taps_of(running, 'student')
+        with catch(student, taps, 'student', clone=overwritten, taps=self.taps) as caught:
+            own = forward(*args, **kwargs)
+        return self._add_pairs(own, student, caught, factors, theirs, args, kwargs, owned)
+
+    @torch.compiler.disable
+    def _ask_teachers(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, float], list[Pair], dict[str, Tapped]]:
+        """Return all weights now, the pairs that have one, and what their teachers' taps put out, by teacher."""
         factors = {pair.name: self.factor(pair) for pair in self.active}
         running = [pair for pair in self.active if factors[pair.name] > 0]
-        if not running:
-            losses, task = self._weigh_task(forward(*args, **kwargs))
-            distances: dict[str, Tensor] = {}
-        else:
-            losses, task, distances = self._run(running, student, forward, args, kwargs, owned)
+        theirs: dict[str, Tapped] = {
+            name: precise_all(self.teachers[name].outputs(taps_of(pairs, 'teacher'), args, kwargs))
+            for name, pairs in by_teacher(running).items()
+        }
+        return factors, running, theirs
+
+    @torch.compiler.disable
+    def _add_pairs(
+        self,
+        own: Losses,
+        student: nn.Module,
+        caught: Caught,
+        factors: dict[str, float],
+        theirs: dict[str, Tapped],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        owned: nn.ModuleDict,
+    ) -> Losses:
+        losses, task = self._weigh_task(own)
+        running = [pair for pair in self.active if factors[pair.name] > 0]
+        self._check_once(running, caught.overwritten(), caught.tensors, owned)
+        distances: dict[str, Tensor] = {}
+        if running:
+            ours, truth = precise_all(caught.tensors), truth_of(args, kwargs)
+            with torch.autocast(first_tensor(args, kwargs).device.type, enabled=False):
+                for pair in running:
+                    context = StepContext(
+                        {tap: ours[tap] for tap in pair.student_taps},
+                        {tap: theirs[pair.teacher][tap] for tap in pair.teacher_taps},
+                        student, self.teachers[pair.teacher], owned[pair.name] if pair.name in owned else None, **truth,
+                    )  # fmt: skip
+                    distances[pair.name] = pair.method.distance(context)
+        self._watch([pair for pair in running if pair.on_nan == 'stop'], distances)
         for pair in self.active:
             module = owned[pair.name] if pair.name in owned else None
             losses.update(self._entries(pair, distances.get(pair.name), factors[pair.name], task, module))
         return losses
 
-    def _run(
-        self,
-        running: list[Pair],
-        student: nn.Module,
-        forward: Callable[..., Losses],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        owned: nn.ModuleDict,
-    ) -> tuple[Losses, Tensor, dict[str, Tensor]]:
-        """Run the teachers and the student; return its weighted losses, their plain sum, and the distances by pair."""
-        theirs = {
-            name: precise_all(self.teachers[name].outputs(taps_of(pairs, 'teacher'), args, kwargs))
-            for name, pairs in by_teacher(running).items()
-        }
-        overwritten = frozenset() if self.student_probe is None else self.student_probe.overwritten
-        with catch(student, taps_of(running, 'student'), 'student', clone=overwritten) as caught:
-            losses, task = self._weigh_task(forward(*args, **kwargs))
-        self._check_once(running, caught.overwritten(), caught.tensors, owned)
-        ours, truth = precise_all(caught.tensors), truth_of(args, kwargs)
-        distances = {}
-        with torch.autocast(first_tensor(args, kwargs).device.type, enabled=False):
-            for pair in running:
-                context = StepContext(
-                    {tap: ours[tap] for tap in pair.student_taps},
-                    {tap: theirs[pair.teacher][tap] for tap in pair.teacher_taps},
-                    student, self.teachers[pair.teacher], owned[pair.name] if pair.name in owned else None, **truth,
-                )  # fmt: skip
-                distances[pair.name] = pair.method.distance(context)
-        stopping = [pair for pair in running if pair.on_nan == 'stop']
+    def _watch(self, pairs: list[Pair], distances: Mapping[str, Tensor]) -> None:
         time = '' if self.moment is None else f' at iteration {self.moment.iteration}'
-        self.guard.watch(
-            {pair.name: distances[pair.name] for pair in stopping}, {pair.name: f'{pair}{time}' for pair in stopping}
-        )
-        return losses, task, distances
+        names = {pair.name: f'{pair}{time}' for pair in pairs}
+        self.guard.watch({name: distances[name] for name in names}, names)
 
     def _entries(self, pair: Pair, raw: Tensor | None, factor: float, task: Tensor, module: nn.Module | None) -> Losses:
         """Return what a pair adds to the losses of a step; ``raw`` is None where it rests."""

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdplugin.errors import TapError
@@ -27,6 +28,11 @@ def tensors_of(output: Any, path: str) -> list[Tensor]:
     raise TapError(f'Expected tap {path!r} to put out tensors but got {type(output).__name__}. Tap a module inside it.')
 
 
+def version_of(tensor: Tensor) -> int:
+    """Return how often a tensor was written to; tensors of ``torch.inference_mode`` do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 class Caught:
     """Outputs by tap path, in call order, and whether something wrote into them afterwards."""
 
@@ -36,19 +42,54 @@ class Caught:
 
     def add(self, path: str, tensors: list[Tensor]) -> None:
         self.tensors[path] += tensors
-        self._versions[path] += [tensor._version for tensor in tensors]
+        if not torch.compiler.is_compiling():
+            self._versions[path] += [version_of(tensor) for tensor in tensors]
 
     def overwritten(self) -> frozenset[str]:
         """Return the taps whose tensors an in-place operation (a ReLU, say) has changed since."""
         return frozenset(
             path
             for path, tensors in self.tensors.items()
-            if [tensor._version for tensor in tensors] != self._versions[path]
+            if self._versions[path] and [version_of(tensor) for tensor in tensors] != self._versions[path]
         )
 
 
+class Tap:
+    """The forward hook of one path: it stays the same object under the same key, so that a compiled model stays valid.
+
+    Args:
+        path: of the module.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.key = f'kdplugin {path} {id(self)}'
+        self.caught = Caught([path])
+        self.copies = False
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        tensors = tensors_of(output, self.path)
+        self.caught.add(self.path, [tensor.clone() for tensor in tensors] if self.copies else tensors)
+
+    @contextlib.contextmanager
+    def on(self, module: nn.Module) -> Iterator[None]:
+        """Catch what the module puts out in the block."""
+        hooks: dict[Any, Any] = module._forward_hooks
+        hooks[self.key] = self
+        try:
+            yield
+        finally:
+            del hooks[self.key]
+
+
 @contextlib.contextmanager
-def catch(model: nn.Module, paths: Iterable[str], owner: str, clone: frozenset[str] = frozenset()) -> Iterator[Caught]:
+def catch(
+    model: nn.Module,
+    paths: Iterable[str],
+    owner: str,
+    clone: frozenset[str] = frozenset(),
+    taps: dict[str, Tap] | None = None,
+) -> Iterator[Caught]:
     """Collect the outputs of modules while the block runs; hooks exist no longer than that.
 
     A module that is called several times (a head that walks a pyramid) yields its outputs in call order. Paths are
@@ -59,6 +100,7 @@ def catch(model: nn.Module, paths: Iterable[str], owner: str, clone: frozenset[s
         paths: dotted module paths.
         owner: how messages call the model.
         clone: paths whose output a later in-place operation overwrites; these are copied when caught.
+        taps: keeps the hooks by path for the next call, for models that are compiled.
 
     Raises:
         TapError: a tap did not fire in the block.
@@ -67,12 +109,9 @@ def catch(model: nn.Module, paths: Iterable[str], owner: str, clone: frozenset[s
     caught = Caught(paths)
     with contextlib.ExitStack() as hooks:
         for path in caught.tensors:
-
-            def keep(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
-                tensors = tensors_of(output, path)
-                caught.add(path, [tensor.clone() for tensor in tensors] if path in clone else tensors)
-
-            hooks.enter_context(find_module(model, path, owner).register_forward_hook(keep))
+            tap = Tap(path) if taps is None else taps.setdefault(path, Tap(path))
+            tap.caught, tap.copies = caught, path in clone
+            hooks.enter_context(tap.on(find_module(model, path, owner)))
         yield caught
     require_fired(caught, owner)
 

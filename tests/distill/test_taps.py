@@ -197,3 +197,23 @@ def test_activation_checkpointing_does_not_catch_twice(image: Tensor) -> None:
         x = torch.utils.checkpoint.checkpoint(model.stem, image, use_reentrant=False)
     x.sum().backward()
     assert len(caught.tensors['stem']) == 1
+
+
+def test_blocks_within_each_other_both_catch() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    with catch(model, ['0'], 'model') as outer:
+        with catch(model, ['0'], 'model') as inner:
+            model(torch.zeros(1, 2))
+        model(torch.zeros(1, 2))
+    assert (len(outer.tensors['0']), len(inner.tensors['0'])) == (2, 1)
+    assert not model[0]._forward_hooks
+
+
+def test_kept_hooks_serve_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, taps = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True)), {}
+    found = []
+    for clone in (frozenset(), frozenset({'0'})):
+        with catch(model, ['0'], 'model', clone=clone, taps=taps) as caught:
+            model(torch.randn(1, 2))
+            found.append((taps['0'], caught.overwritten(), len(caught.tensors['0'])))
+    assert found == [(taps['0'], frozenset({'0'}), 1), (taps['0'], frozenset(), 1)]

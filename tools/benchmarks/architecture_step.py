@@ -1,0 +1,175 @@
+"""One shipped config: does its model train, does it distil from itself, does the checkpoint fit the plain model?"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from kdplugin import launch
+from kdplugin.distill.model_config import plain_model_config
+from kdplugin.distill.probe import synthetic_batch
+from kdplugin.weights.reading.io import read_checkpoint, state_dict_of
+
+SIZES = ((128, 128), (256, 256))
+"""Input sizes to try; then the one that the model's preprocessor makes."""
+BATCH = 2
+HEADS = ('rpn_head', 'bbox_head', 'decode_head', 'panoptic_head', 'mask_head', 'roi_head', 'semantic_head')
+LAST = re.compile(r'conv_seg|cls|heatmap|logits')
+"""What layers are often called that put out scores."""
+
+
+@dataclass
+class Outcome:
+    """What became of one config; ``stage`` is where it stopped: 'plain', 'kd', 'load', or 'ok'."""
+
+    config: str
+    stage: str = 'plain'
+    reason: str = ''
+    size: tuple[int, int] | None = None
+    taps: tuple[str, ...] = ()
+
+
+def plain_values(node: Any) -> Any:
+    """Return a model config that asks for no file of weights and for no second process: no SyncBN.
+
+    Example:
+        >>> plain_values(dict(init_cfg=dict(type='Pretrained', checkpoint='x'), norm_cfg=dict(type='SyncBN')))
+        {'init_cfg': None, 'norm_cfg': {'type': 'BN'}}
+    """
+    if isinstance(node, dict):
+        made = type(node)()
+        for key, value in node.items():
+            pretrained = isinstance(value, dict) and str(value.get('type')).startswith('Pretrained')
+            from_file = key in ('pretrained', 'load_from') and isinstance(value, str)
+            made[key] = None if (key == 'init_cfg' and pretrained) or from_file else plain_values(value)
+        if made.get('type') in ('SyncBN', 'MMSyncBN', 'NaiveSyncBN'):
+            made['type'] = 'BN'
+        return made
+    return type(node)(plain_values(item) for item in node) if isinstance(node, list | tuple) else node
+
+
+def model_of(config: Path) -> tuple[dict[str, Any], str]:
+    """Return the model config of a file, without files of weights, and its scope."""
+    cfg = launch.read_config(config)
+    scope = cfg.get('default_scope', 'mmdet')
+    init_default_scope(scope)
+    return plain_values(plain_model_config(cfg)), scope
+
+
+def sizes_of(model: nn.Module) -> list[tuple[int, int]]:
+    """Return the input sizes to try, small first."""
+    own = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
+    return list(dict.fromkeys([*SIZES, *([tuple(own)] if own is not None else [])]))
+
+
+def step(model: Any, size: tuple[int, int]) -> dict[str, float]:
+    """Take one training step on a synthetic batch and return the loss terms.
+
+    Raises:
+        ValueError: the loss is not finite, or trains nothing.
+    """
+    model.train()
+    inputs, samples = synthetic_batch(model, size, BATCH)
+    total, terms = model.parse_losses(model(inputs, samples, mode='loss'))
+    total.backward()
+    if not torch.isfinite(total):
+        raise ValueError(f'the loss is {float(total)}')
+    if not any(parameter.grad is not None for parameter in model.parameters()):
+        raise ValueError('no parameter has a gradient')
+    torch.optim.SGD(model.parameters(), lr=1e-4).step()
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def first_size(model: nn.Module) -> tuple[int, int]:
+    """Return the first size at which a model takes a step; raises what the last one raised."""
+    sizes = sizes_of(model)
+    for size in sizes[:-1]:
+        try:
+            step(model, size)
+            return size
+        except Exception:  # noqa: S112, PERF203 - too small for its pooling, positions of another size
+            continue
+    step(model, sizes[-1])
+    return sizes[-1]
+
+
+def heads_of(model: nn.Module) -> Iterator[str]:
+    """Yield the paths of leaf modules below a head, those whose names say that they put out scores last."""
+    leaves = [
+        name
+        for name, module in model.named_modules()
+        if name.split('.')[0] in HEADS and not list(module.children()) and list(module.parameters(recurse=False))
+    ]
+    return iter(sorted(leaves, key=lambda name: bool(LAST.search(name.rsplit('.', 1)[-1]))))
+
+
+def head_tap(model: nn.Module, size: tuple[int, int]) -> str | None:
+    """Return the last layer of a head that fires with maps or queries that carry a gradient, or None."""
+    fired: dict[str, Any] = {}
+    model.train()
+    for path in heads_of(model):
+        module = model.get_submodule(path)
+        module.register_forward_hook(lambda _module, _args, output, path=path: fired.setdefault(path, output))
+    inputs, samples = synthetic_batch(model, size, BATCH)
+    model(inputs, samples, mode='loss')
+    usable = [
+        path for path, value in fired.items()
+        if isinstance(value, Tensor) and value.requires_grad and value.dim() >= 3 and value.shape[0] == BATCH
+    ]  # fmt: skip
+    named = [path for path in usable if LAST.search(path.rsplit('.', 1)[-1])]
+    return next(reversed(named or usable), None)
+
+
+def feature_tap(model: nn.Module) -> str:
+    """Return the neck where there is one, else the backbone."""
+    return 'neck' if getattr(model, 'with_neck', False) else 'backbone'
+
+
+def distil(plain: dict[str, Any], checkpoint: str, taps: tuple[str, ...]) -> nn.Module:
+    """Build a model that learns from itself."""
+    losses = dict(type='kdplugin.PKDLoss'), dict(type='kdplugin.L2Loss')
+    pairs = {f'pair{number}': dict(tap=tap, loss=losses[number]) for number, tap in enumerate(taps)}
+    teacher = dict(model=copy.deepcopy(plain), checkpoint=checkpoint)
+    return MODELS.build(dict(type='kdplugin.Distiller', student=copy.deepcopy(plain), teacher=teacher, pairs=pairs))
+
+
+def examine(config: Path) -> dict[str, Any]:
+    """Go through one config; what stops it is the outcome's reason."""
+    torch.manual_seed(0)
+    outcome = Outcome(config.name)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _examine(config, outcome, os.path.join(folder, 'weights.pth'))
+        except Exception as error:  # any model of any host: its reason is the result
+            text = ' '.join(str(error).split())
+            outcome.reason = f'{type(error).__name__}: {text}'[:400]
+    return asdict(outcome)
+
+
+def _examine(config: Path, outcome: Outcome, file: str) -> None:
+    plain, _ = model_of(config)
+    model = MODELS.build(copy.deepcopy(plain))
+    outcome.size = first_size(model)
+    torch.save({'state_dict': model.state_dict()}, file)
+    tap = head_tap(model, outcome.size)
+    outcome.taps = (feature_tap(model), *([tap] if tap else []))
+    outcome.stage = 'kd'
+    student = distil(plain, file, outcome.taps)
+    terms = step(student, outcome.size)
+    missing = [name for name in ('loss_kd_pair0', 'loss_kd_pair1')[: len(outcome.taps)] if name not in terms]
+    if missing:
+        raise ValueError(f'{missing} are not among the losses {sorted(terms)}')
+    outcome.stage = 'load'
+    torch.save({'state_dict': student.state_dict()}, file)
+    MODELS.build(copy.deepcopy(plain)).load_state_dict(state_dict_of(read_checkpoint(file), file), strict=True)
+    outcome.stage = 'ok'

@@ -22,7 +22,7 @@ TRANSFORMS = {
         'LoadProposals', 'PackDetInputs', 'Pad', 'Resize', 'ResizeShortestEdge', 'SegRescale', 'ToTensor', 'Transpose',
     ),
     'mmseg': (
-        'AdjustGamma', 'CLAHE', 'GenerateEdge', 'LoadAnnotations', 'LoadImageFromNDArray', 'LoadImageFromNpyFile',
+        'AdjustGamma', 'CLAHE', 'GenerateEdge', 'LoadAnnotations', 'LoadImageFromNDArray',
         'LoadMultipleRSImageFromFile', 'LoadSingleRSImageFromFile', 'PackSegInputs', 'Rerange', 'Resize',
         'ResizeShortestEdge', 'ResizeToMultiple', 'RGB2Gray', 'SegRescale',
     ),

@@ -137,21 +137,29 @@ class OutputCache:
         return files
 
     def _read(self, files: Mapping[str, Sequence[Path]], device: torch.device) -> Outputs | None:
-        found: Outputs = {}
         if not all(file.is_file() for names in files.values() for file in names):
             return None
-        for tap, names in files.items():
-            try:
-                entries = [safetensors.torch.load_file(file, device=str(device)) for file in names]
-            except (SafetensorError, OSError):
-                return None
-            found[tap] = [torch.cat([entry[name] for entry in entries]) for name in sorted(entries[0], key=int)]
-        return found
+        entries = {tap: [self._entry(file, device) for file in names] for tap, names in files.items()}
+        if not all(entry for several in entries.values() for entry in several):
+            return None
+        return {
+            tap: [torch.cat([entry[level] for entry in several]) for level in sorted(several[0], key=int)]
+            for tap, several in entries.items()
+        }
+
+    @staticmethod
+    def _entry(file: Path, device: torch.device) -> dict[str, Tensor]:
+        """Return the tensors of a file; of a damaged one, which makes room for a new one, none."""
+        try:
+            return safetensors.torch.load_file(file, device=str(device))
+        except (SafetensorError, OSError):
+            file.unlink(missing_ok=True)
+            return {}
 
     def _write(self, file: Path, tensors: Sequence[Tensor]) -> None:
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        if file.is_file() and file.stat().st_size > size:
+        if file.is_file():
             return
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         if size + 1000 > self.left:
             self._say_full()
             return

@@ -49,6 +49,11 @@ class DistillationHook(Hook):
         distillation.attended = True
         runner.logger.info('\n' + describe(student, distillation))
 
+    def before_train(self, runner: Runner) -> None:
+        _, distillation = self._parts(runner)
+        for teacher in distillation.teachers.values():
+            teacher.open_cache(runner.train_dataloader.dataset)
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if self._steps == 0:
             self._since = time.perf_counter()

@@ -171,7 +171,10 @@ def _pairs(config: Config, student: Source, teacher: Source, notes: list[Note]) 
         notes.append(Note('kept', 'pairs', message))
     difference_text = preprocessing_difference(*models)
     if difference_text:
-        notes.append(Note('kept', 'teacher', f"it sees the student's images, normalised otherwise: {difference_text}."))
+        cure = "preprocess='own' in the teacher shows it its own."
+        notes.append(
+            Note('kept', 'teacher', f"sees the student's images, normalised otherwise: {difference_text}; {cure}")
+        )
     return pairs
 
 

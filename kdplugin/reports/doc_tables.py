@@ -15,12 +15,14 @@ from typing import Any
 from kdplugin.errors import DataError
 from kdplugin.reports.measured.projection import projection_table
 from kdplugin.reports.measured.projection_start import projection_start_table
+from kdplugin.reports.measured.temperature import temperature_table
 
 NOT_MEASURED = 'Not measured yet.'
 
 Make = Callable[[Mapping[str, Any]], str]
 
 TABLES: dict[str, tuple[str, str, Make]] = {
+    'temperature': ('docs/distillation.md', 'docs/results/temperature.json', temperature_table),
     'projection_start': ('docs/weight_projection.md', 'docs/results/projection_start.json', projection_start_table),
     'projection': ('docs/weight_projection.md', 'docs/results/projection.json', projection_table),
 }

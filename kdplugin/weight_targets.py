@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -137,12 +138,14 @@ def _torchvision(name: str) -> nn.Module:
 def stand_in(source: TensorSource) -> nn.Module:
     """Return a module with the tensors of a checkpoint under their names, for code that asks for a model.
 
+    Its class is called like the checkpoint's file or folder, for that is what reports name.
+
     Example:
         >>> import torch
         >>> list(stand_in(open_source({'a.0.weight': torch.zeros(2)})).state_dict())
         ['a.0.weight']
     """
-    root = nn.Module()
+    root: nn.Module = type(Path(source.name).name or 'Module', (nn.Module,), {})()
     for name in source:
         *path, leaf = name.split('.')
         module = root

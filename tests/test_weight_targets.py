@@ -58,6 +58,10 @@ def test_names_that_modules_use_themselves_can_be_parts() -> None:
     assert list(stand_in(open_source({name: torch.ones(1) for name in names})).state_dict()) == names
 
 
+def test_reports_name_a_checkpoint_by_its_file(tmp_path: Path) -> None:
+    assert type(build_target(str(save(tmp_path / 'a.pth')))).__name__ == 'a.pth'
+
+
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:

@@ -54,7 +54,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Any:
         parts = module.split('.')
         for depth in range(1, len(parts) + 1):
             path = '.'.join(parts[:depth])
-            if path not in sys.modules:
+            if sys.modules.get(path) is None:
                 monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
         monkeypatch.setattr(sys.modules[module], name, made, raising=False)
         return made

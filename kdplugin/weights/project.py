@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdplugin.errors import CheckpointError
+from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.weights.apply import apply_plan
 from kdplugin.weights.plan import ProjectionPlan
 from kdplugin.weights.planning import make_plan
 from kdplugin.weights.projection.head_counts import Heads
+from kdplugin.weights.projection.moments import measure_moments
 from kdplugin.weights.reading.checks import require_floating
 from kdplugin.weights.reading.io import atomic_file, hash_file, hash_tensors
+from kdplugin.weights.reading.source import open_source
 from kdplugin.weights.reading.tensor_source import TensorSource
 from kdplugin.weights.reports.picture import save_picture
 from kdplugin.weights.reports.report import PlanReport
@@ -93,21 +95,41 @@ def report_for(plan: ProjectionPlan, source: TensorSource, errors: Mapping[str, 
     return PlanReport(plan, errors or {}, {name: source.shape(name) for name in source})
 
 
-def project(source: TensorSource, target: nn.Module, *, min_coverage: float = 0.0, **options: Any) -> Projection:
+def project(
+    source: TensorSource | nn.Module,
+    target: nn.Module,
+    *,
+    min_coverage: float = 0.0,
+    calibration: Iterable[Any] | None = None,
+    **options: Any,
+) -> Projection:
     """Plan for a target and make its tensors; neither source nor target is changed.
 
     Args:
+        source: tensors; with ``calibration`` the model itself.
+        calibration: batches that the model is called with (tensors, tuples of arguments or dicts of them): bases of
+            method 'svd' are then those of its activations instead of its weights, see ``measure_moments``.
         min_coverage: the least share of the target's parameters that has to be loaded, 0 to 1.
         options: as for ``plan_for``.
 
     Raises:
         CheckpointError: less is covered, nothing is loaded, or the plan does not fit source and target.
+        ConfigError: there is calibration but no model to run.
     """
-    plan = plan_for(source, target, **options)
-    report_for(plan, source).require(min_coverage)
+    opened = open_source(source)
+    plan = plan_for(opened, target, **options)
+    report_for(plan, opened).require(min_coverage)
+    moments = None
+    if calibration is not None:
+        if not isinstance(source, nn.Module):
+            raise ConfigError(
+                f'Expected a model as source for calibration but got {type(source).__name__} {opened.name}. '
+                'Build the model that has these weights and give it instead.'
+            )
+        moments = measure_moments(source, plan, calibration)
     dtypes = {name: value.dtype for name, value in target.state_dict().items()}
-    made = apply_plan(plan, source, target_dtypes=dtypes)
-    return Projection(report_for(plan, source, made.errors), made.tensors)
+    made = apply_plan(plan, opened, target_dtypes=dtypes, moments=moments)
+    return Projection(report_for(plan, opened, made.errors), made.tensors)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdplugin.errors import CheckpointError
+from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.weights.plan import AxisGroup, Entry, Piece, ProjectionPlan, Step
 from kdplugin.weights.project import hash_source, load_into, plan_for, project, report_for
 from kdplugin.weights.reading.io import hash_file, hash_tensors
@@ -137,3 +137,31 @@ def test_quantised_sources_are_refused_when_the_plan_is_made(dtype: torch.dtype,
         plan_for(open_source(codes), Student(width))
     unused = {**wide(), 'elsewhere.scales': torch.ones(3).to(dtype)}
     assert plan_for(open_source(unused), Student(width)).unused.keys() >= {'elsewhere.scales'}
+
+
+@torch.no_grad()
+def test_calibration_chooses_by_activations() -> None:
+    """Unit 5 has the largest weights, but a bias that keeps it silent on what the batches hold."""
+
+    class Wide(Student):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc2(self.act(self.fc1(x)))
+
+    model = Wide(6)
+    model.act = nn.ReLU()
+    model.fc1.weight[5], model.fc1.bias[5], model.fc2.weight[:, 5] = 9.0, -1000.0, 9.0
+    batches = [torch.randn(50, 3, generator=torch.Generator().manual_seed(1))]
+    before = hash_tensors(model.state_dict())
+    kept = {}
+    for name, calibration in (('weights', None), ('activations', batches)):
+        made = project(model, Student(4), calibration=calibration)
+        kept[name] = [int((model.fc1.weight == row).all(1).nonzero()) for row in made.tensors['fc1.weight']]
+    assert 5 in kept['weights']
+    assert 5 not in kept['activations']
+    assert hash_tensors(model.state_dict()) == before
+
+
+def test_calibration_needs_a_model() -> None:
+    message = r'Expected a model as source for calibration but got MemorySource .*\. Build the model that has'
+    with pytest.raises(ConfigError, match=message):
+        project(open_source(wide()), Student(4), calibration=[torch.zeros(2, 3)])

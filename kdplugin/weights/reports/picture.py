@@ -73,7 +73,7 @@ def _matrix(axis: Axes, links: LayerLinks) -> None:
     axis.set_ylim(len(links.sources) - 0.4, -0.6)
     axis.grid(color='#eeeeee', linewidth=0.6, zorder=0)
     hollow = ', hollow: error not measured' if unknown else ''
-    axis.set_ylabel(f'layer of the source (grey: unused{hollow})', fontsize=9)
+    axis.set_ylabel(f'layer of the source\n(grey: unused{hollow})', fontsize=9)
 
 
 def _marker_size(links: LayerLinks) -> float:

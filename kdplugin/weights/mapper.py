@@ -13,22 +13,25 @@ from torch import Tensor, nn
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.module_paths import did_you_mean
 from kdplugin.weights.apply import apply_plan
-from kdplugin.weights.mapping.cautions import near_misses, with_cautions
+from kdplugin.weights.mapping.by_shape import by_shape
+from kdplugin.weights.mapping.cautions import lone_norms, near_misses, with_cautions
 from kdplugin.weights.mapping.convert import SCORE_WEIGHTS, Converter, resized_positions
 from kdplugin.weights.mapping.execution import call, execution_order, largest_difference, untouched
 from kdplugin.weights.mapping.matching import Matcher
 from kdplugin.weights.mapping.patch_merging import merge_order
 from kdplugin.weights.mapping.tree import Node
 from kdplugin.weights.mapping.values import arranged, readable, value_anchors
-from kdplugin.weights.plan import Entry, Piece, ProjectionPlan
+from kdplugin.weights.plan import Entry, ProjectionPlan
 from kdplugin.weights.projection.layers import choose_layers, weight_similarity
 from kdplugin.weights.reading.io import atomic_file
 from kdplugin.weights.reading.source import MemorySource, TensorSource, open_source
+from kdplugin.weights.reading.unwrap import plain_names, tensors_of
 from kdplugin.weights.reports.mapping_report import mapping_report, print_mapping
 from kdplugin.weights.units import Unit, build_units, is_definition_order
 
 STRATEGIES = ('best_match', 'conservative', 'shape_only')
 CONSERVATIVE = 0.75
+FILE_ORDER = 'the order of its tensors stands in for the order of execution'
 
 
 class WeightMapper:
@@ -60,6 +63,7 @@ class WeightMapper:
         *,
         source: TensorSource | None = None,
         layers: str | Sequence[int] = 'uniform',
+        names: Mapping[str, str] | None = None,
     ) -> None:
         if (source_module is None) == (source is None) or target_module is None:
             raise ConfigError(
@@ -70,6 +74,7 @@ class WeightMapper:
             raise ConfigError(f'Expected a shape_tolerance in [0, 1) but got {shape_tolerance}. Give for example 0.5.')
         self.source_module, self.target_module = source_module, target_module
         self.source = source or open_source(source_module, name=type(source_module).__name__)
+        self._names = _names_given(source_module.state_dict()) if source_module is not None else names or {}
         self.target = MemorySource(target_module.state_dict(), type(target_module).__name__)
         self._read = (self.source.__getitem__, self.target.__getitem__)
         self.shape_tolerance = shape_tolerance
@@ -88,8 +93,8 @@ class WeightMapper:
         **options: Any,
     ) -> WeightMapper:
         """Map from named tensors; their order stands in for the order of execution."""
-        source = open_source(source_state_dict)
-        return cls(None, target_module, shape_tolerance, dummy_input, source=source, **options)
+        source, names = open_source(source_state_dict), _names_given(source_state_dict)
+        return cls(None, target_module, shape_tolerance, dummy_input, source=source, names=names, **options)
 
     @classmethod
     def from_checkpoint(
@@ -107,13 +112,18 @@ class WeightMapper:
         if module is None or dummy_input is None:
             return None
         try:
-            return execution_order(module, dummy_input)
+            order = execution_order(module, dummy_input)
+            layers = {name.rpartition('.')[0] for name, _ in module.named_parameters()}
+            if 2 * len(layers & order.keys()) >= len(layers):
+                return order
+            why = f'ran on dummy_input without {len(layers - order.keys())} of its {len(layers)} layers'
+            self.notes.append(f'{type(module).__name__} {why}: {FILE_ORDER}')
         except Exception as error:  # a forward pass can raise anything
             self.notes.append(
                 f'{type(module).__name__} could not run on dummy_input ({type(error).__name__}: {str(error)[:200]}): '
-                'the order of its tensors stands in for the order of execution'
+                f'{FILE_ORDER}'
             )
-            return None
+        return None
 
     @property
     def plan(self) -> ProjectionPlan:
@@ -132,6 +142,9 @@ class WeightMapper:
     ) -> dict[str, str]:
         """Find the mapping and return its one-to-one part as {source name: target name}.
 
+        Names are those of the dict or module that was given, with the ``module.`` before all of them that ``plan`` and
+        ``open_source`` leave out; those of a file are without it.
+
         Args:
             threshold: pairs that score less are refused, 0 to 1.
             strategy: 'best_match'; 'conservative' raises the threshold to 0.75; 'shape_only' pairs equal shapes in
@@ -146,7 +159,7 @@ class WeightMapper:
         scales = self._check(threshold, strategy, weights)
         threshold = max(threshold, CONSERVATIVE) if strategy == 'conservative' else threshold
         shapes = self._shapes()
-        entries, notes = self._best(shapes, threshold, scales) if strategy != 'shape_only' else (_by_shape(*shapes), [])
+        entries, notes = self._best(shapes, threshold, scales) if strategy != 'shape_only' else (by_shape(*shapes), [])
         used = {name for entry in entries for name in entry.sources}
         self._plan = ProjectionPlan(
             source=self.source.name,
@@ -158,7 +171,7 @@ class WeightMapper:
         )
         if verify is not None:
             self._record(self.verify(**verify))
-        return self._plan.mapping
+        return self.get_mapping_dict()
 
     def _record(self, difference: float) -> None:
         plan = self.plan
@@ -215,7 +228,7 @@ class WeightMapper:
         matches = matcher.run(anchors)
         converter = Converter(source, target, shapes, matches, threshold, scales, self.shape_tolerance)
         entries = resized_positions(arranged(converter.entries(), self._read), shapes)
-        entries = with_cautions(entries, shapes, self._merge_order)
+        entries = lone_norms(with_cautions(entries, shapes, self._merge_order), (source, target), matches)
         return near_misses(entries, (source, target), matches), matcher.notes
 
     def _merge_order(self, side: int, norm: str) -> list[int] | None:
@@ -239,15 +252,18 @@ class WeightMapper:
     def get_unmatched(self) -> dict[str, list[str]]:
         """Return names without a partner as {'source': [...], 'target': [...]}."""
         missing = [entry.target for entry in self.plan.entries if not entry.loads]
-        return {'source': list(self.plan.unused), 'target': missing}
+        return {'source': list(map(self._given, self.plan.unused)), 'target': missing}
+
+    def _given(self, name: str) -> str:
+        return self._names.get(name, name)
 
     def get_mapping_dict(self) -> dict[str, str]:
         """Return the one-to-one mapping again, as a copy."""
-        return dict(self.plan.mapping)
+        return {self._given(source): target for source, target in self.plan.mapping.items()}
 
     def get_mapping_with_scores(self) -> list[tuple[str, str, float]]:
         """Return (source, target, score) for each one-to-one pair, best first."""
-        pairs = [(source, target, self.plan[target].score) for source, target in self.plan.mapping.items()]
+        pairs = [(source, target, self.plan[target].score) for source, target in self.get_mapping_dict().items()]
         return sorted(pairs, key=lambda pair: -pair[2])
 
     def export_mapping_report(self, output_path: str | Path) -> None:
@@ -278,17 +294,6 @@ class WeightMapper:
             self.target_module.load_state_dict(own)
 
 
-def _by_shape(source: Mapping[str, tuple[int, ...]], target: Mapping[str, tuple[int, ...]]) -> list[Entry]:
-    free: dict[tuple[int, ...], list[str]] = {}
-    for name, shape in source.items():
-        free.setdefault(tuple(shape), []).append(name)
-    entries = []
-    for name, shape in target.items():
-        same = free.get(tuple(shape))
-        if same:
-            first = same.pop(0)
-            kind = 'exact' if first == name else 'renamed'
-            entries.append(Entry(name, tuple(shape), kind, (Piece(first),), reason='same shape, in order'))
-        else:
-            entries.append(Entry(name, tuple(shape), 'random', reason='no source tensor of this shape is left'))
-    return entries
+def _names_given(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Return {name that ``open_source`` gives: name here}."""
+    return {} if isinstance(tensors, TensorSource) else plain_names(tensors_of(tensors, 'the source'), 'the source')

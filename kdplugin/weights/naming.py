@@ -41,6 +41,7 @@ SYNONYMS = {
     'gate': 'gate g',
     'scale': 'scale ls lambda layerscale',
     'tgt': 'tgt target',
+    'vision': 'vision visual image img',
 }
 WORD = {word: meaning for meaning, words in SYNONYMS.items() for word in words.split()}
 
@@ -50,8 +51,11 @@ PARTS = {
     'v': ('v', 'value', 'to_v', 'v_proj', 'wv', 'v_lin', 'value_proj', 'v_linear', 'linear_v'),
     'qkv': ('qkv', 'in_proj', 'to_qkv', 'wqkv', 'qkv_proj', 'c_attn', 'query_key_value'),
     'kv': ('kv', 'to_kv', 'kv_proj', 'wkv', 'key_value', 'kv_linear'),
+    'gate': ('gate_proj',),
+    'up': ('up_proj',),
+    'gate_up': ('gate_up_proj',),
 }
-"""Names that layers of an attention module have, by what they compute; fused ones hold their parts in that order."""
+"""Names of layers in attention and gated modules, by what they compute; fused ones hold their parts in that order."""
 PART_OF = {name: part for part, names in PARTS.items() for name in names}
 
 

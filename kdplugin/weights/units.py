@@ -8,7 +8,9 @@ from math import prod
 
 from kdplugin.weights.naming import attention_part, natural_key, split_leaf
 
-FUSED = {'qkv': ('q', 'k', 'v'), 'kv': ('k', 'v')}
+FUSED = {'qkv': ('q', 'k', 'v'), 'kv': ('k', 'v'), 'gate_up': ('gate', 'up')}
+OUTPUTS = ('o_proj', 'out_proj', 'proj', 'c_proj', 'dense', 'wo', 'o', 'to_out.0')
+"""Names of the layer after attention, whose inputs are as many as the queries' outputs."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def build_units(shapes: Mapping[str, tuple[int, ...]], order: Mapping[str, int] 
         found = attention_part(path)
         axis = _output_axis(tuple(shape), shapes.get(f'{path}.bias'))
         places = {}
-        for suffix, part, atom in _split(name, tuple(shape), found[1] if found else None, axis):
+        sizes = _sizes(shape[axis], *found, shapes) if found and found[1] in FUSED else ()
+        for suffix, part, atom in _split(name, tuple(shape), found[1] if found else None, axis, sizes):
             places[f'{found[0]}.{suffix}'.lstrip('.') if found and suffix else path] = part, atom
         if any(role in members.get(place, {}) for place in places):  # a module with both 'q' and 'q_proj'
             places = {name: (None, Atom(name, tuple(shape)))}
@@ -112,18 +115,32 @@ def _output_axis(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> int:
     return int(len(shape) == 2 and bias is not None and shape[0] != bias[0] == shape[1])
 
 
-def _split(name: str, shape: tuple[int, ...], part: str | None, axis: int) -> Iterable[tuple[str, str | None, Atom]]:
+def _sizes(rows: int, module: str, part: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return how many rows of a fused layer each part has; () if that cannot be.
+
+    Parts are of one size, unless queries, which the layer after attention tells, are more than keys and values.
+    """
+    count = len(FUSED[part])
+    after = next((shapes[name] for end in OUTPUTS if (name := f'{module}.{end}.weight'.lstrip('.')) in shapes), ())
+    inputs = after[1] if part == 'qkv' and len(after) == 2 else 0
+    rest = rows - inputs
+    if inputs and rows != 3 * inputs and rest > 0 and rest % 2 == 0 and inputs % (rest // 2) == 0:
+        return (inputs, rest // 2, rest // 2)
+    return () if rows % count else (rows // count,) * count
+
+
+def _split(
+    name: str, shape: tuple[int, ...], part: str | None, axis: int, sizes: tuple[int, ...]
+) -> Iterable[tuple[str, str | None, Atom]]:
     names = FUSED.get(part or '', ())
     if not names:
         yield (part or '', part, Atom(name, shape))
-        return
-    if shape[axis] % len(names):
+    elif not sizes:
         yield ('', None, Atom(name, shape))
-        return
-    rows = shape[axis] // len(names)
-    piece = tuple(rows if dim == axis else size for dim, size in enumerate(shape))
-    for index, one in enumerate(names):
-        yield (one, one, Atom(name, piece, (index * rows, (index + 1) * rows), axis))
+    for index, (one, size) in enumerate(zip(names, sizes, strict=False)):
+        start = sum(sizes[:index])
+        piece = (*shape[:axis], size, *shape[axis + 1 :])
+        yield (one, one, Atom(name, piece, (start, start + size), axis))
 
 
 def is_definition_order(names: Iterable[str]) -> bool:

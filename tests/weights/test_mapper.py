@@ -199,6 +199,32 @@ def test_files(tmp_path: Path, kind: str) -> None:
     assert mapper.plan.source == str(path)
 
 
+@pytest.mark.parametrize('given', ['state dict', 'checkpoint', 'module'])
+def test_names_are_those_of_what_was_given(old_model: nn.Module, given: str) -> None:
+    """A dict from DistributedDataParallel: every key of the answer is one of its own."""
+    wrapped = nn.Module()
+    wrapped.add_module('module', old_model)
+    state = wrapped.state_dict()
+    if given == 'module':
+        mapper = WeightMapper(wrapped, NewModel())
+    else:
+        whole: dict[str, Any] = state if given == 'state dict' else {'state_dict': state}
+        mapper = WeightMapper.from_state_dict(whole, NewModel())
+    mapping = mapper.suggest_mapping()
+    assert set(mapping) == set(state)
+    assert mapper.get_mapping_dict() == mapping == {a: b for a, b, _ in mapper.get_mapping_with_scores()}
+    assert {f'module.{name}': target for name, target in mapper.plan.mapping.items()} == mapping
+    target = NewModel()
+    target.load_state_dict({new: state[old] for old, new in mapping.items()})
+    assert len(target.state_dict()) == len(mapping)
+
+
+def test_what_is_left_has_the_names_that_were_given(old_model: nn.Module) -> None:
+    state = {f'module.{name}': value for name, value in old_model.state_dict().items()}
+    mapper = WeightMapper.from_state_dict({**state, 'module.extra.weight': torch.zeros(77, 5)}, NewModel())
+    assert mapper.get_unmatched()['source'] == ['module.extra.weight']
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r'old\.pth does not exist'):
         WeightMapper.from_checkpoint(tmp_path / 'old.pth', NewModel())
@@ -266,6 +292,19 @@ def test_inputs_may_be_a_tensor_a_tuple_or_a_dict(inputs: Any) -> None:
     assert len(mapper.suggest_mapping(verify=dict(inputs=inputs))) == 16
     assert mapper.plan.settings['max_output_difference'] == 0.0
     assert not [note for note in mapper.plan.notes if 'could not run' in note]
+
+
+def test_an_order_that_most_layers_have_no_part_in_is_none(old_model: nn.Module) -> None:
+    """A model that computes with its layers' tensors, not with the layers, tells no order."""
+
+    class Functional(OldModel):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.func.functional_call(OldModel(), dict(self.state_dict()), x)
+
+    source = fill(Functional())
+    mapper = WeightMapper(source, NewModel(), dummy_input=PICTURE)
+    assert mapper.suggest_mapping() == WeightMapper(old_model, NewModel()).suggest_mapping()
+    assert mapper.plan.notes[0].startswith('Functional ran on dummy_input without 5 of its 5 layers: the order of its')
 
 
 def test_a_failed_forward_falls_back_and_says_so(old_model: nn.Module) -> None:

@@ -50,6 +50,23 @@ def test_fused_attention_is_taken_apart(name: str, parts: str) -> None:
         }
 
 
+def test_more_queries_than_keys_are_told_by_the_layer_after_attention() -> None:
+    """Phi-3: 24 rows of queries for 3 heads, 8 of keys and 8 of values for one."""
+    units = by_path({'attn.o_proj.weight': (24, 24), 'attn.qkv_proj.weight': (40, 24)})
+    assert [units[f'attn.{part}'].main.rows for part in 'qkv'] == [(0, 24), (24, 32), (32, 40)]
+
+
+@pytest.mark.parametrize(('rows', 'inputs'), [(40, 17), (40, 26), (41, 24), (40, 40)])
+def test_rows_that_cannot_be_queries_keys_and_values_stay_together(rows: int, inputs: int) -> None:
+    units = by_path({'attn.o_proj.weight': (24, inputs), 'attn.qkv_proj.weight': (rows, 24)})
+    assert [(unit.part, unit.main.rows) for unit in units.values()] == [(None, None)] * 2
+
+
+def test_a_fused_gate_is_taken_apart() -> None:
+    units = by_path({'mlp.gate_up_proj.weight': (16, 4), 'mlp.down_proj.weight': (4, 8)})
+    assert [units[f'mlp.{part}'].main.rows for part in ('gate', 'up')] == [(0, 8), (8, 16)]
+
+
 def test_multi_head_attention_of_torch_is_taken_apart() -> None:
     units = by_path(shapes_of(nn.MultiheadAttention(6, 2)))
     assert list(units) == ['q', 'k', 'v', 'out_proj']

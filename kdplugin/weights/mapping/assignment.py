@@ -77,7 +77,7 @@ def _equal(values: Sequence[str]) -> bool:
 
 def fit(one: Sequence[Unit], two: Sequence[Unit]) -> Matrix:
     """Score parts of attention, orientation, and whether the same kinds of tensors are there."""
-    part = {None: 0, 'q': 1, 'k': 2, 'v': 3}
+    part = {None: 0, 'q': 1, 'k': 2, 'v': 3, 'gate': 4, 'up': 5}
     parts = [np.array([part[unit.part] for unit in side]) for side in (one, two)]
     both = (parts[0][:, None] > 0) & (parts[1][None, :] > 0)
     same = parts[0][:, None] == parts[1][None, :]
@@ -114,11 +114,24 @@ def order_likeness(rows: int, columns: int) -> Matrix:
 
 def list_likeness(left: Sequence[str], right: Sequence[str]) -> Matrix:
     """Score paths that hold the same place in lists of the same length: 'a.3.b' among 'a.*.b' is the fourth."""
-    places = [_places(side) for side in (left, right)]
+    places = [_one_list(side) for side in (left, right)]
+    if not all(places):
+        places = [_places(side) for side in (left, right)]
     ranks = [np.array([rank for rank, _ in side]) for side in places]
     sizes = [np.array([size for _, size in side]) for side in places]
     same = (ranks[0][:, None] == ranks[1][None, :]) & (sizes[0][:, None] == sizes[1][None, :])
     return (same & (sizes[0][:, None] > 1)).astype(np.float32)
+
+
+def _one_list(paths: Sequence[str]) -> list[tuple[int, int]]:
+    """Return (place, length) of paths that are all elements of one list, however deep in them; [] if they are not."""
+    parts = [path.split('.') for path in paths]
+    common = sum(1 for _ in takewhile(_equal, zip(*parts, strict=False)))
+    indices = [part[common] if len(part) > common else '' for part in parts]
+    if not all(index.isdigit() for index in indices) or len(set(indices)) < len(indices):
+        return []
+    order = sorted(map(int, indices))
+    return [(order.index(int(index)), len(order)) for index in indices]
 
 
 def _places(paths: Sequence[str]) -> list[tuple[int, int]]:

@@ -19,7 +19,8 @@ MergeOrder = Callable[[int, str], Sequence[int] | None]
 def with_cautions(entries: Sequence[Entry], shapes: Shapes, merge_order: MergeOrder) -> list[Entry]:
     """Return the entries with doubtful ones settled or refused."""
     by_name = {entry.target: entry for entry in entries}
-    for change in (*_backgrounds(entries, shapes), *_merged_patches(entries, shapes, merge_order)):
+    changes = (*_backgrounds(entries, shapes), *_merged_patches(entries, shapes, merge_order), *_by_heads(entries))
+    for change in changes:
         by_name[change.target] = change
     return list(by_name.values())
 
@@ -48,6 +49,23 @@ def _backgrounds(entries: Sequence[Entry], shapes: Shapes) -> list[Entry]:
             )
             changed.append(refused(entry, where))
     return changed
+
+
+def _by_heads(entries: Sequence[Entry]) -> list[Entry]:
+    """Refuse fused attention that one side alone may keep head by head: GPT-NeoX, Bloom, Falcon, DeBERTa."""
+    why = 'its rows may be ordered head by head in one of both: q, k and v of the first head, of the second, ...'
+    changed = []
+    for entry in entries:
+        fused = {_head_by_head(name) for name in (entry.target, *entry.sources)}
+        if entry.loads and len(fused) > 1 and entry.reason != SAME:
+            changed.append(refused(entry, why))
+    return changed
+
+
+def _head_by_head(name: str) -> str | None:
+    """Return the name of a fused layer that libraries fill in more than one order, else None."""
+    layer = name.rpartition('.')[0].rpartition('.')[2]
+    return layer if layer in ('query_key_value', 'in_proj') else None
 
 
 def _box_rows(shapes: Mapping[str, tuple[int, ...]], name: str, classes: int) -> set[int]:
@@ -137,6 +155,27 @@ def near_misses(
         else entry
         for entry in entries
     ]
+
+
+def lone_norms(
+    entries: Sequence[Entry], units: tuple[Sequence[Unit], Sequence[Unit]], matches: Mapping[int, Match]
+) -> list[Entry]:
+    """Refuse statistics of a batch norm whose convolution is left out on both sides: they are those of its outputs."""
+    used = {match.source for match in matches.values()}
+    layers: tuple[dict[str, list[int]], ...] = ({}, {})
+    for side, found in zip(units, layers, strict=True):
+        for index, unit in enumerate(side):
+            if len(unit.main.core) > 1:
+                found.setdefault(unit.path.rpartition('.')[0], []).append(index)
+    names: dict[str, str] = {}
+    for target, match in matches.items():
+        pair = units[0][match.source], units[1][target]
+        beside = [found.get(unit.path.rpartition('.')[0], []) for unit, found in zip(pair, layers, strict=True)]
+        alone = len(beside[0]) == len(beside[1]) == 1 and beside[0][0] not in used and beside[1][0] not in matches
+        if 'mean' in pair[1].atoms and alone:
+            names |= {atom.name: units[1][beside[1][0]].main.name for atom in pair[1].atoms.values()}
+    why = 'it normalises the outputs of {}, which has no source'
+    return [refused(e, why.format(names[e.target])) if e.loads and e.target in names else e for e in entries]
 
 
 def _nearly(source: Unit, target: Unit) -> bool:

@@ -29,7 +29,7 @@ from kdplugin.weights.mapping.assignment import (
     order_likeness,
     solve,
 )
-from kdplugin.weights.mapping.nearness import nearness
+from kdplugin.weights.mapping.nearness import nearness, unique_on_both
 from kdplugin.weights.mapping.tree import Node, build_tree, families, head_of, lists_alone
 from kdplugin.weights.naming import name_similarity
 from kdplugin.weights.units import Unit
@@ -65,6 +65,7 @@ class Matcher:
         self.trees = tuple(build_tree(side, keys) for side, keys in zip(self.units, self.keys, strict=True))
         self.ordered = ordered
         self.choose_layers = choose_layers
+        self._unique = unique_on_both(self.units, self.keys)
         self.matches: dict[int, Match] = {}
         self.taken: set[int] = set()
         self.notes: list[str] = []
@@ -157,7 +158,7 @@ class Matcher:
         if len(left) == len(right) and (lengths[0] != lengths[1] or lengths[0][-1] == 1):
             return self._assign_by_evidence(left, right)
         heads = [[head_of(family) for family in side] for side in groups]
-        pairs, _ = self._choose(heads[0], heads[1])
+        pairs, _ = self._choose(heads[0], heads[1], NEARBY * self._around(heads[0], heads[1]))
         return [
             (a, b, min(margin, pair.margin))
             for pair in pairs
@@ -169,8 +170,16 @@ class Matcher:
         places = [[(node.place or node.path).rpartition('.')[0] for node in side] for side in (left, right)]
         beside = self._adjacency([node.units for node in left], [node.units for node in right], places)
         alike = fit(*[[self._chief(node, side) for node in nodes] for side, nodes in enumerate((left, right))])
-        pairs, _ = self._choose([node.path for node in left], [node.path for node in right], beside + alike)
+        paths = [node.path for node in left], [node.path for node in right]
+        pairs, _ = self._choose(*paths, beside + alike + NEARBY * self._around(*paths))
         return [(left[pair.row], right[pair.column], pair.margin) for pair in pairs]
+
+    def _around(self, left: Sequence[str], right: Sequence[str]) -> Matrix:
+        """Score paths by the layers of unique shape in the modules that hold them, before anything is matched."""
+        paths = [[*side, *extra] for side, extra in zip(self._unique, (left, right), strict=True)]
+        count = len(self._unique[0])
+        ends = [range(count, len(side)) for side in paths]
+        return nearness(paths, [(index, index) for index in range(count)], ends[0], ends[1])
 
     def _chief(self, node: Node, side: int) -> Unit:
         """Return the unit of a module whose weight has the most axes and values."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
 from kdplugin.weights.mapping.assignment import Matrix
+from kdplugin.weights.units import Unit
 
 ROOT = 0.7
 """How much it counts that two layers lie in the same model, beside that they lie in matched modules."""
@@ -59,3 +60,14 @@ def nearness(
 def _modules(path: str) -> list[str]:
     parts = path.split('.')
     return ['', *('.'.join(parts[:depth]) for depth in range(1, len(parts) + 1))]
+
+
+def unique_on_both(units: Sequence[Sequence[Unit]], keys: Sequence[Sequence[Hashable]]) -> tuple[list[str], list[str]]:
+    """Return paths of layers whose key no other of their side has, those of both sides in the same order."""
+    places: list[dict[Hashable, int]] = []
+    for side in keys:
+        counts = Counter(side)
+        places.append({key: index for index, key in enumerate(side) if counts[key] == 1})
+    both = [key for key in places[0] if key in places[1]]
+    first, second = ([side[at[key]].path for key in both] for side, at in zip(units, places, strict=True))
+    return first, second

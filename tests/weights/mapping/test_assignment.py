@@ -171,3 +171,9 @@ def test_evidence_of_units_picks_the_right_half_of_a_fused_layer() -> None:
     two = build_units({f'self.{part}.weight': (4, 4) for part in ('value', 'key', 'query')})
     pairs = {(one[c.row].path, two[c.column].path) for c in solve(fit(one, two))}
     assert pairs == {('attn.q', 'self.q'), ('attn.k', 'self.k'), ('attn.v', 'self.v')}
+
+
+def test_elements_of_one_list_have_places_however_deep_they_are() -> None:
+    """DETR's box head: 'layers.0' and 'layers.1' are mmdet's 'layers.0.0' and 'layers.1'."""
+    assert list_likeness(['a.layers.1', 'a.layers.0'], ['b.0.0', 'b.1']).tolist() == [[0, 1], [1, 0]]
+    assert not list_likeness(['a.0.norm1', 'a.0.norm2'], ['b.0.x', 'b.0.y']).any()

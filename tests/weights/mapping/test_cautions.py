@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from small_nets import fill
@@ -13,7 +15,7 @@ from kdplugin.weights.mapping.cautions import near_misses, refused, with_caution
 from kdplugin.weights.plan import Entry, Piece
 from kdplugin.weights.units import build_units
 
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
@@ -191,3 +193,57 @@ def test_a_head_of_other_classes_is_refused_in_a_whole_model() -> None:
     assert {entry.target: entry.kind for entry in mapper.plan.entries if not entry.loads} == {
         'head.weight': 'refused', 'head.bias': 'refused',
     }  # fmt: skip
+
+
+SPLIT = {f'a.{part}_proj.weight': (6, 6) for part in 'qkv'} | {'a.out.weight': (6, 6)}
+
+
+@pytest.mark.parametrize('name', ['query_key_value', 'in_proj'])
+@pytest.mark.parametrize('turned', [False, True])
+def test_attention_that_may_be_fused_head_by_head_is_refused_beside_another_layout(name: str, turned: bool) -> None:
+    fused = {f'b.{name}.weight': (18, 6), 'b.out.weight': (6, 6)}
+    found = planned(*((fused, SPLIT) if turned else (SPLIT, fused)))
+    refusals = {target for target, entry in found.items() if entry.kind == 'refused'}
+    assert refusals == {target for target in found if 'out' not in target}
+    assert all('head by head' in found[target].reason for target in refusals)
+
+
+def test_attention_fused_under_the_same_name_is_copied() -> None:
+    """Bloom and GPT-NeoX both keep it head by head; torch's parameter has q, k and v in order everywhere."""
+    same = planned({'b.query_key_value.weight': (18, 6)}, {'c.query_key_value.weight': (18, 6)})
+    assert same['c.query_key_value.weight'].operation == 'copy'
+    torchs = planned({'b.in_proj_weight': (18, 6)}, {'c.qkv.weight': (18, 6)})
+    assert torchs['c.qkv.weight'].operation == 'copy'
+
+
+def planned(source: Shapes, target: Shapes) -> dict[str, Entry]:
+    """Return the whole plan of two sets of shapes, values that say nothing."""
+    module = nn.Module()
+    for name, shape in target.items():
+        *path, leaf = name.split('.')
+        place = module
+        for part in path:
+            if part not in place._modules:
+                place.add_module(part, nn.Module())
+            place = place.get_submodule(part)
+        place.register_parameter(leaf, nn.Parameter(torch.zeros(shape)))
+    mapper = WeightMapper.from_state_dict({name: torch.zeros(shape) for name, shape in source.items()}, module)
+    return {entry.target: entry for entry in mapper.plan.entries}
+
+
+def branch(kernel: int) -> nn.Module:
+    """Return a small net with a convolution and its norm in one module, like DeepLab's projection."""
+    last = nn.ModuleDict({'conv': nn.Conv2d(4, 4, kernel, bias=False), 'bn': nn.BatchNorm2d(4)})
+    return nn.ModuleDict({'stem': nn.Conv2d(3, 4, 3), 'last': last})
+
+
+def test_statistics_without_their_convolution_are_refused() -> None:
+    plan = WeightMapper(branch(1), branch(3)).plan
+    lost = {entry.target: entry for entry in plan.entries if not entry.loads}
+    assert {name for name in lost if 'bn' in name} == {f'last.bn.{name}' for name in nn.BatchNorm2d(4).state_dict()}
+    assert lost['last.bn.running_mean'].reason == ('it normalises the outputs of last.conv.weight, which has no source')
+    assert lost['last.bn.running_mean'].alternatives == ('last.bn.running_mean',)
+
+
+def test_statistics_beside_their_convolution_stay() -> None:
+    assert all(entry.loads for entry in WeightMapper(branch(3), branch(3)).plan.entries)

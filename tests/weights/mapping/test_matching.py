@@ -65,7 +65,7 @@ def test_equal_names_are_anchors_among_alike_layers_of_another_order() -> None:
     ('source', 'target'),
     [
         (['net.encoder.fc', 'net.decoder.fc'], ['x.dec.fc', 'x.enc.fc']),
-        (['mlp.gate_proj', 'mlp.up_proj'], ['mlp.up', 'mlp.gate']),
+        (['mlp.gate_fc', 'mlp.up_fc'], ['mlp.up', 'mlp.gate']),
         (['f.w1', 'f.w2'], ['g.w2', 'g.w1']),
         (['h.fc_cls', 'h.fc_reg'], ['p.bbox_pred', 'p.cls_score']),
         (['m.conv_cls', 'm.conv_reg', 'm.conv_obj'], ['h.obj_preds', 'h.reg_preds', 'h.cls_preds']),
@@ -143,6 +143,19 @@ def test_a_shallower_stack_takes_the_chosen_layers_and_says_so() -> None:
     found = {matcher.units[1][j].path: matcher.units[0][m.source].path for j, m in matcher.run().items()}
     assert found == split_names([0, 2, 4])
     assert matcher.notes == ['blocks: 3 modules for 5 alike ones of the source, taken from [0, 2, 4]']
+
+
+def test_stacks_of_one_shape_go_where_the_layers_of_unique_shape_beside_them_went() -> None:
+    """CLIP's towers in one width: names and order say the opposite of the convolution beside the second one."""
+
+    def tower(path: str) -> dict[str, tuple[int, ...]]:
+        return linear(*(f'{path}.{block}.{layer}' for block in range(2) for layer in ('a', 'b')))
+
+    source = {**tower('blocks'), 'words.weight': (9, 4), 'right.conv.weight': (4, 3, 2, 2), **tower('right.blocks')}
+    target = {'p.conv.weight': (4, 3, 2, 2), **tower('p.layers'), 'q.words.weight': (9, 4), **tower('q.layers')}
+    found = paired(source, target)
+    assert len(found) == 10
+    assert all(old.startswith('right') == new.startswith('p') for new, old in found.items())
 
 
 def test_lists_of_one_length_come_first_and_tell_what_is_beside_them() -> None:

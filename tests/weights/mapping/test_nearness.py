@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdplugin.weights.mapping.nearness import ROOT, nearness
+from kdplugin.weights.mapping.nearness import ROOT, nearness, unique_on_both
+from kdplugin.weights.units import Atom, Unit
 
 PATHS = (['a.x', 'a.y', 'a.z', 'b.x', 'b.z'], ['p.x', 'p.y', 'p.z', 'q.x', 'q.z'])
 
@@ -38,3 +39,8 @@ def test_both_sides_exchanged_give_the_transpose() -> None:
     one = nearness(PATHS, matched, [2, 4], [2, 3])
     two = nearness(PATHS[::-1], [(j, i) for i, j in matched], [2, 3], [2, 4])
     assert one == pytest.approx(two.T)
+
+
+def test_unique_layers_are_those_of_keys_that_both_sides_have_once() -> None:
+    units = [[Unit(path, {'weight': Atom(f'{path}.weight', (1,))}) for path in side] for side in ('abcd', 'xyzw')]
+    assert unique_on_both(units, [[1, 2, 2, 3], [3, 2, 1, 4]]) == (['a', 'd'], ['z', 'x'])

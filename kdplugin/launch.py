@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
@@ -26,6 +27,7 @@ from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
 from kdplugin.preflight.data import require_matching_classes
 from kdplugin.preflight.findings import host_mistakes
 from kdplugin.preflight.work_dir import check_writable, work_dir_of
+from kdplugin.reports.teacher_metric import data_key, recall, write_measurement
 from kdplugin.weights.reading.io import read_checkpoint, trust_checkpoints
 
 SAFE_HOOK = 'kdplugin.SafeCheckpointHook'
@@ -207,6 +209,22 @@ def train(config: Config) -> Runner:
         require_matching_classes(config, runner.model)
         runner.train()
     return runner
+
+
+def measure(config: Config, checkpoint: str) -> dict[str, float]:
+    """Test a checkpoint once and keep the metrics beside it, where runs that it teaches find them.
+
+    Raises:
+        CheckpointError: as ``test``, or what is kept is damaged.
+    """
+    key = data_key(config)
+    known = recall(checkpoint, data=key[0]) if Path(checkpoint).is_file() else []
+    if known:
+        return known[0].metrics
+    metrics = test(config, checkpoint)
+    if is_main_process():
+        write_measurement(checkpoint, key, metrics)
+    return metrics
 
 
 def test(config: Config, checkpoint: str) -> dict[str, float]:

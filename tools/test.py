@@ -18,6 +18,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file; of a distillation config the student is tested')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='where logs go (default: work_dirs/<config name>)')
+    parser.add_argument(
+        '--remember',
+        action='store_true',
+        help='keep metrics beside the checkpoint; test what is not there',
+    )
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that win over the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -31,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = launch.read_config(arguments.config, launch.parse_options(arguments.cfg_options))
         launch.prepare(config, work_dir=arguments.work_dir, launcher=arguments.launcher)
-        metrics = launch.test(config, arguments.checkpoint)
+        metrics = (launch.measure if arguments.remember else launch.test)(config, arguments.checkpoint)
         if is_main_process():
             print('\n'.join(f'{name} {value:.4f}' for name, value in metrics.items()))
         return 0

@@ -77,6 +77,12 @@ class Teacher:
             self._whole = True
         return self._module
 
+    @property
+    def how(self) -> str:
+        """How it runs, for example 'folded, channels_last, up to its deepest tap'."""
+        seen = f'on its own preprocessing of the images, {self.speed}' if self.input.preprocess == 'own' else self.speed
+        return ', '.join(filter(None, (str(seen), 'to its end' if self.calls is None else 'up to its deepest tap')))
+
     def learn(
         self, taps: Sequence[str], student: nn.Module, sizes: Sequence[tuple[int, int]], owner: str = 'teacher'
     ) -> ProbeResult:

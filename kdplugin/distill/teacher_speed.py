@@ -78,7 +78,8 @@ class Speed:
 
     def __str__(self) -> str:
         """Return for example 'bfloat16, channels_last, compiled'."""
-        parts = (self.precision or '', 'folded' * self.folds, 'channels_last' * self.lays_out(torch.device('cpu')))
+        device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        parts = (self.precision or '', 'folded' * self.folds, 'channels_last' * self.lays_out(device))
         return ', '.join(filter(None, (*parts, 'compiled' * self.compile)))
 
 

@@ -16,10 +16,11 @@ from kdplugin.distill.adapters import LevelAdapters
 from kdplugin.distill.distillation import Distillation
 from kdplugin.distill.distiller import ADAPTERS, adapters_of, distillation_of
 from kdplugin.distill.schedules import Moment
-from kdplugin.distill.teacher import load_strictly
+from kdplugin.distill.teacher import Teacher, load_strictly
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.registry import HOOKS
 from kdplugin.reports.opening import PairLine, ParameterCounts, TeacherMatch, opening_report
+from kdplugin.reports.teacher_metric import recall
 from kdplugin.reports.training_table import Term, training_table
 
 KEY = 'kdplugin'
@@ -178,6 +179,12 @@ def check_resume(student: nn.Module, distillation: Distillation, checkpoint: dic
     distillation.load_state(saved['state'])
 
 
+def notes_of(teacher: Teacher) -> tuple[str, ...]:
+    """Return how a teacher runs, and what it measured if that is kept beside its checkpoint."""
+    measured = (f'measured {one}' for one in recall(teacher.checkpoint, teacher.sha256))
+    return f'runs {teacher.how}', *measured
+
+
 def describe(student: nn.Module, distillation: Distillation) -> str:
     """Return the opening report of a run."""
     adapters = adapters_of(student)
@@ -186,9 +193,11 @@ def describe(student: nn.Module, distillation: Distillation) -> str:
         if not name.startswith(f'{ADAPTERS}.'):
             counts[parameter.requires_grad] += parameter.numel()
     matches = [
-        TeacherMatch(one.checkpoint, one.sha256, one.tensors, one.tensors, one.parameters, one.parameters, name)
+        TeacherMatch(
+            one.checkpoint, one.sha256, one.tensors, one.tensors, one.parameters, one.parameters, name, notes_of(one)
+        )
         for name, one in distillation.teachers.items()
-    ]
+    ]  # fmt: skip
     lines = [
         PairLine(
             pair.name, ', '.join(pair.student_taps), ', '.join(pair.teacher_taps), pair.method.label, pair.how_much,

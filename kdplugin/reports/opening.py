@@ -12,7 +12,11 @@ from kdplugin.reports.tables import count, new_table, number, render
 
 @dataclass(frozen=True)
 class TeacherMatch:
-    """How much of the teacher came out of its checkpoint, by tensors and by parameters."""
+    """How much of the teacher came out of its checkpoint, by tensors and by parameters.
+
+    Args:
+        notes: what else to say of it: how it runs, what it measured.
+    """
 
     checkpoint: str
     sha256: str
@@ -21,6 +25,7 @@ class TeacherMatch:
     matched_parameters: int
     total_parameters: int
     name: str = 'teacher'
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def _teacher_lines(teacher: TeacherMatch) -> list[str]:
         f'              matched {_share(teacher.matched_tensors, teacher.total_tensors, "tensors")}',
         f'              matched {_share(teacher.matched_parameters, teacher.total_parameters, "parameters")}',
         f'              {count(teacher.total_parameters)} parameters, frozen',
+        *(f'              {note}' for note in teacher.notes),
     ]
 
 

@@ -56,7 +56,7 @@ def check_head(head: nn.Module, convs: int, pair: str) -> None:
     if not 0 <= convs <= depth:
         raise ConfigError(
             f"Expected convs from 0 to {depth} in pair {pair!r} but got {convs}: the towers of the teacher's "
-            f'{type(head).__name__} have {depth} convolutions. Give how many the student runs by itself.'
+            f'{type(head).__name__} have {depth} convolutions. Give how many are left out there, also as teacher_convs.'
         )
 
 

@@ -38,16 +38,20 @@ class CrossKD(Method):
 
     The teacher's head runs in eval mode, so its BatchNorm normalises the student's features by the teacher's running
     statistics and keeps those. Towers of another width get one 1x1 convolution each, shared by the levels as the
-    tower is. Both models may differ in backbone, in norm layers and in the student's own head, not in levels.
+    tower is. Both models may differ in backbone, norm layers, classes and length of towers, not in levels.
 
-    The paper's quality focal loss, cut and mimicked predictions are its text; that D_class is the plain mean and D_box
-    weighs by the highest score is our reading, and its authors' code, which is not free, was not used.
+    Compared with the paper was its abstract alone: the student's features, the teacher's head, the predictions that are
+    mimicked. Quality focal loss, GIoU and KL of distributions are the paper's as known to us; that D_class is a plain
+    mean and D_box weighs by the highest score is our reading, so its authors' weights do not carry over. Their code,
+    which is not free, was not used.
 
     Args:
         name: of the pair.
         tap: path of the heads, ``student_tap`` and ``teacher_tap`` where they differ.
         convs: how many convolutions of each tower the student runs by itself; with 0 its ``neck`` goes through the
             whole head. The towers of the usual heads have 4.
+        teacher_convs: how many convolutions of the teacher's towers are left out, where the towers differ in length;
+            as many as ``convs`` by default.
         neck: path of what the heads look at, on both sides.
         class_weight: of D_class.
         box_weight: of D_box.
@@ -56,7 +60,7 @@ class CrossKD(Method):
         taps: see ``Method``.
 
     Raises:
-        ConfigError: the teacher's head is of another kind, or its towers are shorter than ``convs``.
+        ConfigError: the teacher's head is of another kind, or its towers are shorter than what is left out.
         TapError: the sides have different numbers of levels.
 
     Example:
@@ -70,6 +74,7 @@ class CrossKD(Method):
         *,
         tap: str = 'bbox_head',
         convs: int = 3,
+        teacher_convs: int | None = None,
         neck: str = 'neck',
         class_weight: float = 1.0,
         box_weight: float = 1.0,
@@ -85,7 +90,7 @@ class CrossKD(Method):
         (student,), (self.head,) = self.student_taps, self.teacher_taps
         self.student_taps = tuple(f'{student}.{tower}.{convs - 1}' for tower in cross_head.TOWERS) if convs else (neck,)
         self.teacher_taps = (neck,)
-        self.convs = convs
+        self.entry = convs if teacher_convs is None else teacher_convs
         self.beta = beta
         self.class_weight = class_weight
         self.box_weight = box_weight
@@ -95,7 +100,7 @@ class CrossKD(Method):
         self, student_probe: ProbeResult, teacher_probe: ProbeResult, student: nn.Module, teacher: Teacher
     ) -> nn.ModuleList | None:
         head: Any = find_module(teacher.module, self.head, 'teacher')
-        cross_head.check_head(head, self.convs, self.name)
+        cross_head.check_head(head, self.entry, self.name)
         levels = len(teacher_probe.shapes[self.teacher_taps[0]])
         ours = [student_probe.shapes[tap] for tap in self.student_taps]
         if any(len(shapes) != levels for shapes in ours):
@@ -103,7 +108,7 @@ class CrossKD(Method):
                 f'Expected student and teacher of pair {self.name!r} to have as many levels but got '
                 f'{len(ours[0])} and {levels}. Take necks of equally many outputs.'
             )
-        width = head.feat_channels if self.convs else head.in_channels
+        width = head.feat_channels if self.entry else head.in_channels
         if all(shapes[0][1] == width for shapes in ours):
             return None
         return nn.ModuleList(nn.Conv2d(shapes[0][1], width, 1) for shapes in ours)
@@ -113,7 +118,7 @@ class CrossKD(Method):
         head = cross_head.part_of_teacher(context.teacher, self.head, seen[0])
         with torch.no_grad():
             theirs = head(tuple(seen))
-        crossed = cross_head.run_rest(head, self.convs, self._features(context, seen))
+        crossed = cross_head.run_rest(head, self.entry, self._features(context, seen))
         counted = cross_head.flat_cells(
             [counted_cells(context, level) for level in seen], seen, head.num_base_priors
         )  # fmt: skip

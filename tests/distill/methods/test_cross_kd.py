@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.distill.methods import CrossKD, StepContext
+from kdplugin.distill.methods.cross_head import run_rest
 from kdplugin.errors import ConfigError, TapError
 
 GOLDEN = json.loads((Path(__file__).parents[2] / 'golden/cross_head.json').read_text())['cases']
@@ -140,6 +141,17 @@ def test_towers_of_another_width_get_an_adapter(tmp_path: Path) -> None:
     assert [tuple(layer.weight.shape[:2]) for layer in adapters_of(model)['p']] == [(16, 8), (16, 8)]
     gradients_of_the_pair_alone(model, batch_of(), 'bbox_head.reg_convs.0', own=True)
     it_trains(model, student, batch_of())
+
+
+def test_a_student_with_shorter_towers_enters_the_teachers_where_it_is_told(tmp_path: Path) -> None:
+    student, teacher = dense('ATSS', convs=1), dense('ATSS', convs=3)
+    with pytest.raises(ConfigError, match=r'Expected convs from 0 to 3 .* but got 4: .* also as teacher_convs'):
+        learner(tmp_path, dict(PAIR, teacher_convs=4), student, teacher)
+    model = learner(tmp_path, dict(PAIR, teacher_convs=2), student, teacher)
+    it_trains(model, student, batch_of())
+    head, features = teacher_of(model).bbox_head, torch.randn(1, 16, 4, 4)
+    crossed = run_rest(head, 2, [[features]] * 2)
+    torch.testing.assert_close(crossed[0][0], head.atss_cls(head.cls_convs[2](features)))
 
 
 def test_the_whole_head_of_the_teacher_can_look_at_the_neck(tmp_path: Path) -> None:

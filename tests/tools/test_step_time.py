@@ -77,7 +77,7 @@ def test_cases_are_those_of_the_question() -> None:
 
 
 def test_a_vision_transformer_has_the_strides_of_a_pyramid() -> None:
-    tower = EvaPyramid(64, 'eva02_tiny_patch14_224').eval()  # patches of 14
+    tower = EvaPyramid(64, 'eva02_tiny_patch14_224').eval()
     with torch.no_grad():
         shapes = [tuple(level.shape) for level in tower(torch.randn(2, 3, 64, 64))]
     channels = shapes[1][1]

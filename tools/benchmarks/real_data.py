@@ -136,11 +136,11 @@ def summary(data: str, records: Mapping[Run, Mapping[str, Any]], command: str) -
 def run_all(names: Sequence[str], seeds: Sequence[int], source: Path, out: Path) -> None:
     """Measure the data sets named; rows of others stay in the file."""
     command = f'python tools/benchmarks/real_data.py --data {" ".join(names)} --seeds {" ".join(map(str, seeds))}'
-    rows = {row['data']: row for row in json.loads(out.read_text())['runs']} if out.is_file() else {}
     inputs = {name: prepare(name, source, WORK / 'data' / name) for name in names}
     records: dict[str, dict[Run, dict[str, Any]]] = {name: {} for name in names}
     for run in sorted((run for name in names for run in plan(name, seeds)), key=lambda run: run.seed):
         records[run.data][run] = measure(run, inputs[run.data])
+        rows = {row['data']: row for row in json.loads(out.read_text())['runs']} if out.is_file() else {}
         rows[run.data] = summary(run.data, records[run.data], command)
         write_json(out, {'runs': list(rows.values()), 'rule': 'metric after the last step, in percent'})
         print(f'{run.role} {run.data} seed {run.seed}: {json.dumps(records[run.data][run])}', flush=True)

@@ -11,32 +11,35 @@ from typing import Any
 import timm
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
 from step_time_rival import build_rival
 from torch import Tensor, nn
 
 import kdplugin.registry  # noqa: F401 - where mmdet's configs are
+from kdplugin.distill.distiller import distillation_of
 from kdplugin.distill.probe import synthetic_batch
 
 GFL = 'mmdet::gfl/gfl_{}.py'
 LEVELS = tuple(range(5))
 WEIGHT = 10.0
+PATCH = 16
 Batch = tuple[Tensor, list[Any]]
 
 
 @MODELS.register_module()
 class EvaPyramid(BaseModule):
-    """timm's EVA-02 base without a class token's output, and its map at half, equal and double size for a pyramid.
+    """timm's EVA-02 base, and its map at double, equal and half size for a pyramid.
 
     Args:
-        img_size: of the square input.
+        img_size: of the square input; others are possible, as a probe needs them.
         name: of timm's model.
     """
 
     def __init__(self, img_size: int, name: str = 'eva02_base_patch16_clip_224') -> None:
         super().__init__()
-        self.vit = timm.create_model(name, pretrained=False, img_size=img_size, num_classes=0)
+        self.vit = timm.create_model(name, pretrained=False, img_size=img_size, patch_size=PATCH, dynamic_img_size=True)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return maps (N, C, H, W) at strides 8, 16 and 32."""
@@ -108,7 +111,11 @@ def build_ours(
     pair = dict(tap=case.tap, loss=dict(type='kdplugin.CWDLoss', ignore_index=None), weight=WEIGHT * len(LEVELS))
     source = dict(model=copy.deepcopy(teacher), checkpoint=checkpoint, **options)
     settings = dict(student=copy.deepcopy(student), teacher=source, pairs=dict(cwd=pair))
-    return MODELS.build(dict(type='kdplugin.Distiller', **settings))
+    model = MODELS.build(dict(type='kdplugin.Distiller', **settings))
+    if case.cached:  # the Runner's hook does so
+        for source in distillation_of(model).teachers.values():  # type: ignore[union-attr]
+            source.open_cache(BaseDataset(pipeline=[dict(type='mmcv.LoadImageFromFile')], lazy_init=True))
+    return model
 
 
 def build_theirs(

@@ -23,6 +23,7 @@ EMPTY = (
     'mmrazor.models.fake_quants',
     'mmrazor.models.observers',
     'mmrazor.models.algorithms.quantization',
+    'mmrazor.engine.runner.quantization_loops',
 )
 
 
@@ -82,12 +83,14 @@ def build_rival(
         which = dict(data_idx=level) if one_output else dict(record_idx=level)
         return dict(from_student=from_student, recorder='tap', **which)
 
-    losses = {f'loss_{level}': dict(type='ChannelWiseDivergence', tau=1, loss_weight=weight) for level in levels}
+    losses = {
+        f'loss_{level}': dict(type='mmrazor.ChannelWiseDivergence', tau=1, loss_weight=weight) for level in levels
+    }
     mappings = {
         f'loss_{level}': dict(preds_S=pick(level, from_student=True), preds_T=pick(level, from_student=False))
         for level in levels
     }
-    recorder = dict(tap=dict(type='ModuleOutputs', source=tap))
+    recorder = dict(tap=dict(type='mmrazor.ModuleOutputs', source=tap))
     return registry.build(
         dict(
             type=f'mmrazor.{kind}',

@@ -61,7 +61,7 @@ def _detection_sample(meta: dict[str, Any], device: torch.device) -> Any:
     import numpy as np
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
+    from mmengine.structures import InstanceData, PixelData
 
     height, width = meta['img_shape']
     box = torch.tensor([[0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]])
@@ -69,6 +69,8 @@ def _detection_sample(meta: dict[str, Any], device: torch.device) -> Any:
     sample = DetDataSample(metainfo=meta)
     sample.gt_instances = InstanceData(bboxes=box, labels=torch.zeros(1, dtype=torch.long), masks=masks)
     sample.ignored_instances = InstanceData(bboxes=box[:0], labels=torch.zeros(0, dtype=torch.long))
+    sample.proposals = InstanceData(bboxes=box, scores=torch.ones(1))  # for detectors without a part that proposes
+    sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))  # for panoptic heads
     return sample.to(device)
 
 

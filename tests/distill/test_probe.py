@@ -60,6 +60,12 @@ def test_synthetic_ground_truth_suits_the_losses(config: dict[str, Any]) -> None
     assert total.requires_grad
 
 
+def test_detectors_find_proposals_and_a_semantic_map_in_a_synthetic_batch() -> None:
+    _, samples = synthetic_batch(build(detector()), (32, 48), batch=2)
+    assert [sample.proposals.bboxes.tolist() for sample in samples] == [[[12.0, 8.0, 36.0, 24.0]]] * 2
+    assert [tuple(sample.gt_sem_seg.sem_seg.shape) for sample in samples] == [(1, 32, 48)] * 2
+
+
 def draws() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002, S311
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / 'tools' / 'benchmarks'))
 import architecture_step  # noqa: E402
 import architecture_sweep  # noqa: E402
 from architecture_step import examine, feature_tap, head_tap, plain_values  # noqa: E402
-from architecture_sweep import config_root, folders, has_model, isolated, preference, summary  # noqa: E402
+from architecture_sweep import config_root, first_that_trains, folders, has_model, isolated, preference, summary  # noqa: E402
 
 SEGMENTOR = """
 default_scope = 'mmseg'
@@ -123,7 +123,8 @@ def test_every_folder_has_a_config(package: str, at_least: int, some: str) -> No
     assert len(found) >= at_least
     assert some in found
     assert '_base_' not in found
-    assert all(path is not None and path.is_relative_to(config_root(package) / name) for name, path in found.items())
+    assert all(paths for paths in found.values())
+    assert all(path.is_relative_to(config_root(package) / name) for name, paths in found.items() for path in paths)
 
 
 def test_a_data_set_is_no_architecture(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_folders_examined_before_are_not_examined_again(tmp_path: Path, monkeypa
         return {'config': config.name, 'stage': 'ok', 'reason': '', 'taps': ['neck']}
 
     monkeypatch.setattr(architecture_sweep, 'isolated', once)
-    monkeypatch.setattr(architecture_sweep, 'folders', lambda package: iter([('x', Path(f'{package}_x.py'))]))
+    monkeypatch.setattr(architecture_sweep, 'folders', lambda package: iter([('x', [Path(f'{package}_x.py')])]))
     words = ['--work', str(tmp_path / 'work'), '--out', str(tmp_path / 'out.json')]
     assert architecture_sweep.main(words) == 0
     assert architecture_sweep.main(words) == 0
@@ -165,6 +166,18 @@ def test_folders_examined_before_are_not_examined_again(tmp_path: Path, monkeypa
     assert seen[2:] == ['mmseg_x.py']
     results = json.loads((tmp_path / 'out.json').read_text())
     assert [results[package]['ok'] for package in ('mmdet', 'mmseg')] == [1, 1]
+
+
+def test_the_next_config_is_tried_where_a_plain_model_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = {'a.py': 'plain', 'b.py': 'kd', 'c.py': 'ok'}
+    monkeypatch.setattr(
+        architecture_sweep, 'isolated', lambda config, *_: {'config': config.name, 'stage': stages[config.name]}
+    )
+    a, b, c = map(Path, stages)
+    assert first_that_trains([a, b, c], 1, 1)['config'] == 'b.py'  # what fails with us counts
+    assert first_that_trains([a, a], 1, 1)['config'] == 'a.py'
+    assert first_that_trains([a, a, a, c], 1, 1)['stage'] == 'plain'  # three are tried
+    assert first_that_trains([], 1, 1)['reason'] == 'no config with a model'
 
 
 def sleep(_: Path) -> dict[str, Any]:

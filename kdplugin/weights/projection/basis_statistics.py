@@ -22,6 +22,8 @@ from kdplugin.weights.steps import computable, run_step
 
 Statistics = dict[str, dict[str, Tensor]]
 
+READERS = 256
+"""Of what a layer makes of a stream, up to this many values, evenly spread, say how much each direction is read."""
 DOUBLE_UP_TO = 1024
 """Up to this width Gram matrices are summed in float64, which resolves directions of 1e-8 of the largest."""
 BLOCK = 256
@@ -122,6 +124,8 @@ def _measure(group: AxisGroup, side: str, tensor: Tensor) -> Iterator[tuple[str,
         return
     share = min(1.0, rows.shape[1] / len(rows))
     if group.kind == 'residual':
+        if side == 'in':
+            rows = rows[:, :: -(-rows.shape[1] // READERS)]
         gram = gram_matrix(rows.double() if len(rows) <= DOUBLE_UP_TO else rows).double()
         yield 'gram' if side == 'out' else 'read', gram * (share / gram.trace().clamp_min(1e-30))
     elif side != 'var':
@@ -131,6 +135,8 @@ def _measure(group: AxisGroup, side: str, tensor: Tensor) -> Iterator[tuple[str,
 
 def gram_matrix(rows: Tensor) -> Tensor:
     """Return rows @ rows.T [D, D] for rows [D, n], of which only the lower blocks are computed."""
+    if rows.shape[1] == 1:
+        return rows * rows.T
     lower = rows.new_zeros(len(rows), len(rows))
     for start in range(0, len(rows), BLOCK):
         stop = start + BLOCK

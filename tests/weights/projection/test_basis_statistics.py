@@ -163,3 +163,21 @@ def test_a_gram_matrix_from_its_lower_blocks(shape: tuple[int, int]) -> None:
     gram = gram_matrix(rows)
     assert torch.allclose(gram, rows @ rows.T, atol=1e-12)
     assert torch.equal(gram, gram.T)
+
+
+def test_of_wide_readers_evenly_spread_rows_are_enough() -> None:
+    """The basis from 2,000 rows of a reader is nearly the one from 250 of them, and the cost is an eighth."""
+    wide = numbers(2000, 16, seed=4) * torch.logspace(0, -1, 16)
+    source = {'read.weight': wide, 'write.weight': numbers(16, 64, seed=5)}
+    members = (('read.weight', 1, 'in'), ('write.weight', 0, 'out'))
+    group = AxisGroup('residual', 16, 4, 'svd', members)
+    entries = (
+        Entry('read.weight', (2000, 4), 'projected', (Piece('read.weight', (project(1, 'stream', 'in'),)),)),
+        Entry('write.weight', (4, 64), 'projected', (Piece('write.weight', (project(0, 'stream', 'out'),)),)),
+    )
+    one = ProjectionPlan('teacher', 'student', entries, {'stream': group})
+    read = gather(one, MemorySource(source), {'stream': group}, {})['stream']['read']
+    some = wide[::8].double()
+    assert torch.allclose(read, some.T @ some / some.square().sum(), atol=1e-6)
+    whole = wide.double().T @ wide.double() / wide.double().square().sum()
+    assert (read - whole).norm() < 0.15 * whole.norm()

@@ -154,8 +154,8 @@ class Teacher:
             lay_out(self._module.to(device), self.speed.lays_out(device))
             self._device = device
 
-    def open_cache(self, dataset: Any) -> None:
-        """Begin to keep outputs on disk, if the teacher's config has a ``cache``.
+    def check_cache(self, dataset: Any) -> None:
+        """Find out whether outputs can be kept on disk, if the teacher's config has a ``cache``.
 
         Args:
             dataset: of the training, wrapped or not.
@@ -163,8 +163,7 @@ class Teacher:
         Raises:
             ConfigError: its pipeline is random, or the taps' outputs do not belong to single images.
         """
-        settings = self.config.get('cache')
-        if settings is None or self.probed is None:
+        if self.config.get('cache') is None or self.probed is None:
             return
         random = random_parts(dataset, self._preprocessor)
         if random:
@@ -177,6 +176,13 @@ class Teacher:
                 'Expected teacher taps that put out one entry for each image, because teacher.cache keeps them by '
                 f'image, but got shapes {self.probed.shapes} for one image. Tap other modules, or remove teacher.cache.'
             )
+
+    def open_cache(self, dataset: Any) -> None:
+        """Begin to keep outputs on disk if the config has a ``cache``; raises what ``check_cache`` raises."""
+        self.check_cache(dataset)
+        settings = self.config.get('cache')
+        if settings is None or self.probed is None:
+            return
         about = {
             'teacher': self.sha256,
             'model': str(teacher_model_config(self.config)),

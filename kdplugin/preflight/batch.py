@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -11,6 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from kdplugin.distill.probe import probe_sizes, synthetic_batch
+from kdplugin.distill.teacher import Teacher
 from kdplugin.errors import DataError
 from kdplugin.preflight.findings import EMPTY_DATASET, Findings
 
@@ -52,3 +54,19 @@ def check_batch(found: Findings, config: Config, student: nn.Module, files_exist
     found.note('training step', 'not checked: real training images. The step below sees random ones.')
     inputs, samples = synthetic_batch(student, probe_sizes(student)[-1], IMAGES)
     return dict(inputs=inputs, data_samples=samples), 'a batch of random images'
+
+
+def check_caches(found: Findings, config: Config, teachers: Mapping[str, Teacher], files_exist: bool) -> None:
+    """Teachers with a ``cache`` see the same image each time; ``teachers`` go by how findings call them."""
+    keeping = {where: teacher for where, teacher in teachers.items() if teacher.config.get('cache') is not None}
+    if not keeping:
+        return
+    dataset = None
+    if files_exist and config.get('train_dataloader'):
+        settings = copy.deepcopy(config.train_dataloader.dataset)
+        dataset = found.attempt('train_dataloader', 'a dataset', DATASETS.build, settings)
+    for where, teacher in keeping.items():
+        if dataset is None:
+            found.note(where, 'not checked: whether its outputs can be kept in a cache, because there is no data.')
+        else:
+            found.attempt(where, 'outputs that can be kept', teacher.check_cache, dataset)

@@ -22,7 +22,7 @@ from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.settings import distiller_mistakes, parse_task_weight, teacher_configs, teacher_weights
 from kdplugin.distill.teacher import Teacher
 from kdplugin.errors import ConfigError
-from kdplugin.preflight.batch import check_batch
+from kdplugin.preflight.batch import check_batch, check_caches
 from kdplugin.preflight.data import check_classes, check_dataset_files
 from kdplugin.preflight.findings import Finding, Findings
 from kdplugin.preflight.models import check_frozen, check_preprocessing, check_student, check_teacher
@@ -161,6 +161,7 @@ def _verify_step(
         if found.attempt(STEP, 'the student to distil', attach, student, distillation) is None:
             found.note(STEP, 'not checked: losses and gradients, because the student cannot be made to distil.')
             return
+    check_caches(found, config, {_where(name): teacher for name, teacher in teachers.items()}, files_exist)
     data, name = check_batch(found, config, student, files_exist)
     step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
     if step is None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_fixtures import build, detector, segmentor
+from engine_fixtures import COSINE, build, detector, distilled, segmentor
 from engine_runs import run_config
 from mmengine.registry import init_default_scope
 
-from kdplugin.preflight.batch import check_batch
+from kdplugin.preflight.batch import check_batch, check_caches
 from kdplugin.preflight.findings import Findings
 
 
@@ -54,3 +54,25 @@ def test_random_images_suit_the_student(shared: Path, tmp_path: Path, settings: 
     total, _ = student.parse_losses(losses)
     assert torch.isfinite(total)
     assert [finding.level for finding in found] == ['note']
+
+
+def test_a_cache_needs_a_pipeline_without_chance(shared: Path, tmp_path: Path) -> None:
+    model = distilled(shared, dict(a=dict(tap='backbone', loss=COSINE)))
+    model['teacher']['cache'] = dict(dir=str(tmp_path / 'cache'), max_bytes='1MB')
+    teachers = build(model)._distillation.teachers
+    config = run_config(shared, tmp_path, segmentor())
+    init_default_scope('mmseg')
+    found = Findings()
+    check_caches(found, config, teachers, True)
+    assert [(one.level, one.where) for one in found] == [('error', 'teacher')]
+    assert 'the same image each time' in found[0].message
+    assert 'mmseg.RandomCrop, mmseg.RandomFlip(prob=0.5), mmseg.PhotoMetricDistortion' in found[0].message
+    config.train_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    found = Findings()
+    check_caches(found, config, teachers, True)
+    assert found == []
+    check_caches(found, config, teachers, False)
+    assert [one.message for one in found] == [
+        'not checked: whether its outputs can be kept in a cache, because there is no data.'
+    ]
+    assert not (tmp_path / 'cache').exists()

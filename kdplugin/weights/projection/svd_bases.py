@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 EXACT_UP_TO = 2048
-"""Above this width a randomised decomposition is several times faster than eigh; see docs/weight_projection.md."""
+"""Above this width a randomised decomposition is several times faster than eigh."""
 
 
 def orthonormal_basis(gram: Tensor, width: int, *, centred: bool = False, read: Tensor | None = None) -> Tensor:

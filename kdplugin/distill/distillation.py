@@ -226,11 +226,12 @@ class Distillation:
         weight = self.task_weight.value(self.moment, 'task_weight')
         if self.alpha is not None:
             weight = 1 - self.alpha.value(self.moment, 'alpha')
-        task = total(losses).detach() if self.active else torch.zeros(())
+        with torch.no_grad():
+            task = total(losses) if self.active else torch.zeros(())
         if weight != 1:
             losses = {name: scale(value, weight) if 'loss' in name else value for name, value in losses.items()}
         if self.active:
-            losses['kd_task'] = total(losses).detach()
+            losses['kd_task'] = task * weight
         if not self.task_weight.constant or self.alpha is not None:
             losses['kd_task_weight'] = torch.full((), weight, device=task.device)
         return losses, task

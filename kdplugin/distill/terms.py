@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdplugin.losses.base import precise
@@ -20,14 +21,26 @@ def precise_all(tapped: Tapped) -> dict[str, list[Tensor]]:
     }
 
 
+class _Nothing(torch.autograd.Function):
+    """A zero that depends on parameters without reading them."""
+
+    @staticmethod
+    def forward(ctx: Any, like: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.parameters = parameters
+        return like.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> tuple[Tensor | None, ...]:
+        return None, *(torch.zeros_like(value) for value in ctx.parameters)
+
+
 def nothing(module: nn.Module | None, like: Tensor) -> Tensor:
     """Return a 0 on the device of ``like`` that gives every parameter of a module a gradient of zeros.
 
     DistributedDataParallel waits for the gradient of each. No element is read, so a NaN among them does no harm.
     """
-    zero = like.new_zeros(())
     parameters = [] if module is None else [value for value in module.parameters() if value.requires_grad]
-    return sum((value.flatten()[:0].sum().to(zero) for value in parameters), zero)
+    return _Nothing.apply(like, *parameters) if parameters else like.new_zeros(())  # type: ignore[no-any-return]
 
 
 def scale(value: Any, weight: float) -> Any:

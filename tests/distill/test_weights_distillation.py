@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +256,22 @@ def test_a_finite_term_that_may_be_skipped_is_not(shared: Path) -> None:
     found = step(student_of(shared, dict(bad=dict(DEEP, on_nan='skip'), good=FLAT)))
     assert found['kd_bad_skipped'] == 0
     assert found['loss_kd_bad'] == found['kd_bad_raw'] > 0
+
+
+@pytest.mark.slow
+def test_a_stopped_step_takes_the_plain_students_time(shared: Path) -> None:
+    """Processor time of whole steps, alternating; the median of the ratios of neighbours."""
+    pairs = {name: dict(pair, stop_after=1) for name, pair in feature_and_logit_pairs().items()}
+    models = [build(segmentor(32)).train(), build(distilled(shared, pairs, segmentor(32))).train()]
+    distillation_of(models[1]).at(Moment(1, max_iters=10))
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9) for model in models]
+    batch, times = segmentation_batch(192), [[], []]
+    for _ in range(40):
+        for model, optimizer, seconds in zip(models, optimizers, times, strict=True):
+            begin = time.process_time()
+            optimizer.zero_grad()
+            model.parse_losses(model(**batch, mode='loss'))[0].backward()
+            optimizer.step()
+            seconds.append(time.process_time() - begin)
+    ratio = statistics.median(after / plain for plain, after in zip(*(one[10:] for one in times), strict=True))
+    assert ratio <= 1.03

@@ -142,3 +142,30 @@ def test_a_detector_is_checked(shared: Path, tmp_path: Path) -> None:
     assert of_level(findings, 'error') == []
     notes = [message.split(' ')[0] for where, message in of_level(findings, 'note') if where == 'training step']
     assert {'loss_cls', 'loss_bbox', 'loss_dfl', 'loss_kd_neck', 'loss_kd_cls'} <= set(notes)
+
+
+def test_every_pair_is_looked_at_with_the_largest_weight_it_ever_has(shared: Path, tmp_path: Path) -> None:
+    """Also one that begins at 0, one that has to be calibrated, and those of several teachers."""
+    config = kd_config(shared, tmp_path, alpha=dict(kind='linear', start=0.0, stop=0.5))
+    big = config.model.pop('teacher')
+    config.model.teachers = dict(big=big, other=dict(big, weight=0.5))
+    config.model.pairs.feature.update(teacher='other', weight=dict(kind='cosine', start=0, stop=4), warmup=9)
+    config.model.pairs.logits.update(teacher='big', target_ratio=0.25)
+    del config.model.pairs.logits.weight
+    findings = verify(config)
+    assert of_level(findings, 'error') == []
+    notes = dict(message.split(' ', 1) for where, message in of_level(findings, 'note') if where == 'training step')
+    assert ' = 1 x ' in notes['loss_kd_feature']
+    assert float(notes['loss_kd_logits'].split()[0]) > 0
+    assert {'teacher big', 'teacher other'} <= {where for where, _ in of_level(findings, 'note')}
+
+
+def test_mistakes_between_pairs_and_teachers_are_told(shared: Path, tmp_path: Path) -> None:
+    config = kd_config(shared, tmp_path, alpha=2)
+    config.model.teachers = dict(big=config.model.pop('teacher'))
+    config.model.pairs.logits.teacher = 'bgi'
+    config.model.pairs.feature.update(teacher='big', stop_after=-1)
+    text = '\n'.join(message for _, message in of_level(verify(config), 'error'))
+    assert "teacher to be one of 'big' in pair 'logits' but got 'bgi'. Did you mean 'big'" in text
+    assert 'a finite weight from 0 to 1 in alpha but got 2' in text
+    assert "a whole number >= 0 as stop_after of pair 'feature' but got -1" in text

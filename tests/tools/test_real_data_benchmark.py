@@ -146,6 +146,18 @@ def test_gain_and_spread_are_those_of_pairs() -> None:
     assert (row['teacher'], row['minutes']) == (70.0, 9.0)
 
 
+def test_a_teacher_in_half_precision_is_held_against_the_one_in_full() -> None:
+    scores = {('baseline', 0): 40.0, ('kd', 0): 43.0, ('kd_bf16', 0): 44.0, ('baseline', 1): 50.0, ('kd', 1): 51.0}
+    records = {Run('dubai', role, seed): record(score) for (role, seed), score in scores.items()}
+    teacher = {Run('dubai', 'teacher'): record(70.0)}
+    row = summary('dubai', {**teacher, **records}, '')
+    assert (row['kd_bf16'], row['bf16_mean_change'], row['kd']) == ([44.0], 1.0, [43.0, 51.0])
+    assert 'kd_bf16' not in summary('dubai', teacher, '')
+    full, half = (Config.fromfile(CONFIGS / f'{role}_dubai.py').to_dict() for role in ('kd', 'kd_bf16'))
+    assert half['model']['teacher'].pop('precision') == 'bfloat16'
+    assert half == full
+
+
 def test_one_pair_has_no_spread_and_none_no_gain() -> None:
     teacher = {Run('bccd', 'teacher'): record(30.0)}
     row = summary('bccd', teacher, '')

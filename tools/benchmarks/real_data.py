@@ -37,11 +37,13 @@ RESULTS = Path('docs') / 'results' / 'real_data.json'
 TRAIN_TOOL = Path('tools') / 'train.py'
 METRICS = {'bccd': ('coco/bbox_mAP', 100.0), 'dubai': ('mIoU', 1.0)}
 """The metric of each data set as it is logged, and its factor to percent."""
+ROLES = ('baseline', 'kd', 'kd_bf16')
+"""In the last one the teacher runs in bfloat16."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: its data, its role (teacher, baseline or kd) and its seed."""
+    """One training: its data, its role (teacher, or one of ``ROLES``) and its seed."""
 
     data: str
     role: str
@@ -61,16 +63,16 @@ class Run:
         return [f'randomness.seed={self.seed}']
 
 
-def plan(data: str, seeds: Sequence[int]) -> list[Run]:
-    """Return the runs of a data set, pair by pair, the teacher first."""
-    return [Run(data, 'teacher'), *(Run(data, role, seed) for seed in seeds for role in ('baseline', 'kd'))]
+def plan(data: str, seeds: Sequence[int], roles: Sequence[str] = ROLES[:2]) -> list[Run]:
+    """Return the runs of a data set, seed by seed, the teacher first."""
+    return [Run(data, 'teacher'), *(Run(data, role, seed) for seed in seeds for role in roles)]
 
 
 def fingerprint(run: Run, inputs: str) -> str:
     """Return what tells a run from one with another config, other data or another teacher."""
     config = launch.read_config(run.config, launch.parse_options(run.options))
     digest = hashlib.sha256(f'{json.dumps(config.to_dict(), sort_keys=True)}{inputs}'.encode())
-    if run.role == 'kd':
+    if run.role.startswith('kd'):
         digest.update(hash_file(Path(config.model.teacher.checkpoint)).encode())
     return digest.hexdigest()[:16]
 
@@ -118,7 +120,9 @@ def summary(data: str, records: Mapping[Run, Mapping[str, Any]], command: str) -
     baseline = [scores[Run(data, 'baseline', seed)] for seed in seeds]
     kd = [scores[Run(data, 'kd', seed)] for seed in seeds]
     gains = [after - before for before, after in zip(baseline, kd, strict=True)]
-    return {
+    half = {run.seed: score for run, score in scores.items() if run.role == 'kd_bf16'}
+    changes = [score - scores[Run(data, 'kd', seed)] for seed, score in half.items() if seed in seeds]
+    row = {
         'data': data,
         'metric': METRICS[data][0],
         'teacher': scores[Run(data, 'teacher')],
@@ -131,14 +135,21 @@ def summary(data: str, records: Mapping[Run, Mapping[str, Any]], command: str) -
         'config': f'{CONFIGS}/{{teacher,baseline,kd}}_{data}.py',
         'command': command,
     }
+    if changes:
+        row |= {'kd_bf16': list(half.values()), 'bf16_mean_change': round(mean(changes), 2)}
+    return row
 
 
-def run_all(names: Sequence[str], seeds: Sequence[int], source: Path, out: Path) -> None:
+def run_all(
+    names: Sequence[str], seeds: Sequence[int], source: Path, out: Path, roles: Sequence[str] = ROLES[:2]
+) -> None:
     """Measure the data sets named; rows of others stay in the file."""
-    command = f'python tools/benchmarks/real_data.py --data {" ".join(names)} --seeds {" ".join(map(str, seeds))}'
+    words = '--data', *names, '--seeds', *map(str, seeds), *(('--roles', *roles) if roles != ROLES[:2] else ())
+    command = ' '.join(('python tools/benchmarks/real_data.py', *words))
     inputs = {name: prepare(name, source, WORK / 'data' / name) for name in names}
     records: dict[str, dict[Run, dict[str, Any]]] = {name: {} for name in names}
-    for run in sorted((run for name in names for run in plan(name, seeds)), key=lambda run: run.seed):
+    runs = [run for name in names for run in plan(name, seeds, roles)]
+    for run in sorted(runs, key=lambda run: run.seed):
         records[run.data][run] = measure(run, inputs[run.data])
         rows = {row['data']: row for row in json.loads(out.read_text())['runs']} if out.is_file() else {}
         rows[run.data] = summary(run.data, records[run.data], command)
@@ -150,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description='Baseline and KD on real data, several seeds.')
     parser.add_argument('--data', nargs='+', choices=METRICS, default=list(METRICS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--roles', nargs='+', choices=ROLES, default=ROLES[:2])
     parser.add_argument(
         '--source',
         type=Path,
@@ -161,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.update(OMP_NUM_THREADS='1', REAL_DATA=str(arguments.source))
 
     def body() -> int:
-        run_all(arguments.data, arguments.seeds, arguments.source, arguments.out)
+        run_all(arguments.data, arguments.seeds, arguments.source, arguments.out, tuple(arguments.roles))
         print(f'wrote {arguments.out}')
         return 0
 

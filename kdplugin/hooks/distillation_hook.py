@@ -168,15 +168,30 @@ def check_resume(student: nn.Module, distillation: Distillation, checkpoint: dic
             'Expected to resume a distillation run but the checkpoint comes from a run without distillation. '
             'Use load_from to start anew from its weights.'
         )
-    for name, before in saved['teachers'].items():
-        teacher = distillation.teachers.get(name)
-        if teacher is not None and teacher.sha256 != before['sha256']:
-            raise CheckpointError(
-                f'Expected the teacher this run began with (sha256 {before["sha256"][:12]}) but {teacher.checkpoint} '
-                f'is another file (sha256 {teacher.sha256[:12]}). Put the old file back, or start a new run.'
-            )
+    check_teachers(distillation, saved)
     load_strictly(adapters_of(student), saved['adapters'], "the checkpoint's adapters")
-    distillation.load_state(saved['state'])
+    distillation.load_state(saved.get('state', {'calibrations': {}, 'skipped': {}}))
+
+
+def check_teachers(distillation: Distillation, saved: dict[str, Any]) -> None:
+    """Raise CheckpointError if a resumed run learns from other teachers than it began with.
+
+    Version 0.1.0 wrote one teacher, and no state.
+    """
+    before = saved['teachers'] if 'teachers' in saved else {'teacher': saved['teacher']} if saved['teacher'] else {}
+    now = distillation.teachers
+    if before and now and before.keys() != now.keys():
+        raise CheckpointError(
+            f'Expected the teachers this run began with, {sorted(before)}, but got {sorted(now)}. Put the old names '
+            'back, or start a new run.'
+        )
+    for name in before.keys() & now.keys():
+        if now[name].sha256 != before[name]['sha256']:
+            raise CheckpointError(
+                f'Expected the teacher this run began with (sha256 {before[name]["sha256"][:12]}) but '
+                f'{now[name].checkpoint} is another file (sha256 {now[name].sha256[:12]}). Put the old file back, or '
+                'start a new run.'
+            )
 
 
 def notes_of(teacher: Teacher) -> tuple[str, ...]:

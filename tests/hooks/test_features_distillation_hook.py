@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_fixtures import COSINE, KL, all_tensors, distilled, feature_and_logit_pairs, segmentor
+from engine_fixtures import COSINE, KL, all_tensors, distilled, feature_and_logit_pairs, save_weights, segmentor
 from engine_runs import Run, run_config, start
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -17,8 +17,9 @@ from torch._dynamo.utils import counters
 
 from kdplugin.distill import distillation_of
 from kdplugin.distill.distiller import adapters_of
-from kdplugin.errors import ConfigError, NumericError
-from kdplugin.weights.reading.io import hash_tensors, read_checkpoint
+from kdplugin.errors import CheckpointError, ConfigError, NumericError
+from kdplugin.hooks.distillation_hook import check_teachers
+from kdplugin.weights.reading.io import hash_file, hash_tensors, read_checkpoint
 
 FLAT = dict(tap='decode_head.conv_seg', loss=KL)
 DEEP = dict(tap='backbone', loss=COSINE)
@@ -174,3 +175,32 @@ def test_a_term_that_may_be_skipped_does_not_end_the_run(shared: Path, tmp_path:
     assert [run.steps[n]['kd_deep_skipped'] for n in range(4)] == [0, 0, 1, 2]
     assert all(value.isfinite().all() for value in run.model.state_dict().values())
     assert distillation_of(run.model).skipped == {'deep': 2}
+
+
+def test_all_teachers_are_in_the_opening_the_record_and_the_check_of_a_resume(shared: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    other = save_weights(segmentor(12), tmp_path / 'other.pth', seed=4)
+    model = distilled(shared, dict(flat=dict(FLAT, teacher='big'), deep=dict(DEEP, teacher='wide', weight=3)))
+    teachers = dict(big=model.pop('teacher'), wide=dict(model=segmentor(12), checkpoint=other, weight=0.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.logging.MMLogger.info', lambda self, message, *_: said.append(str(message)))
+        run = start(run_config(shared, tmp_path, dict(model, teachers=teachers), iters=2))
+    (opening,) = (text for text in said if 'student tap <- teacher tap' in text)
+    for text in ('big ', 'wide ', hash_file(other), hash_file(shared / 'segmentor.pth'), 'backbone (wide)', '8->12'):
+        assert text in opening
+    saved = read_checkpoint(run.folder / 'iter_2.pth')['kdplugin']
+    assert {name: one['sha256'] for name, one in saved['teachers'].items()} == dict(
+        big=hash_file(shared / 'segmentor.pth'), wide=hash_file(other)
+    )
+    distillation = distillation_of(run.model)
+    check_teachers(distillation, saved)
+    check_teachers(distillation, dict(teacher=None))
+    distillation.teachers = dict(big=distillation.teachers['big'])
+    with pytest.raises(CheckpointError, match=r"began with, \['big', 'wide'\], but got \['big'\]. Put the old names"):
+        check_teachers(distillation, saved)
+    distillation.teachers = dict(teacher=distillation.teachers['big'])
+    old = dict(teacher=dict(sha256='0' * 64))
+    with pytest.raises(
+        CheckpointError, match=r'the teacher this run began with \(sha256 000000000000\) but .*segmentor'
+    ):
+        check_teachers(distillation, old)

@@ -24,7 +24,17 @@ from mapping_pairs.rival import load, mapping_of  # noqa: E402
 PAIRS = all_pairs()
 
 
-HEAVY = ('Mask R-CNN', 'RetinaNet', 'FCOS', 'DETR R50', 'FCN-R50')
+HEAVY = (
+    'Mask R-CNN',
+    'RetinaNet',
+    'FCOS',
+    'DETR R50',
+    'FCN-R50',
+    'DeepLabV3',
+    'Deformable',
+    'Conditional',
+    'of its authors',
+)
 """Detectors and FCN have no tiny form; tests/weights/layouts/test_torchvision_fcn.py says the same of FCN."""
 
 

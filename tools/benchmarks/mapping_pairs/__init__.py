@@ -18,6 +18,12 @@ FAMILIES = (
     'language',
     'tokens',
     'authors',
+    'encoders',
+    'hierarchies',
+    'decoders',
+    'queries',
+    'official',
+    'texts',
     'backwards',
     'doubtful',
 )

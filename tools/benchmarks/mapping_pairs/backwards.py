@@ -7,7 +7,22 @@ import math
 import torch
 from torch import Tensor
 
-from mapping_pairs import authors, cnn, detection, detr, language, segmentation, swin, tokens
+from mapping_pairs import (
+    authors,
+    cnn,
+    decoders,
+    detection,
+    detr,
+    encoders,
+    hierarchies,
+    language,
+    official,
+    queries,
+    segmentation,
+    swin,
+    texts,
+    tokens,
+)
 from mapping_pairs.base import Built, Pair, State
 
 
@@ -72,4 +87,13 @@ PAIRS = (
     backwards(named(tokens.PAIRS, 'timm BEiT-B/16 -> HF'), 'HF BEiT-B/16 -> timm'),
     backwards(named(tokens.PAIRS, 'timm ViT-B/16 -> mmseg'), 'mmseg ViT-B/16 -> timm'),
     backwards(named(authors.PAIRS, 'OpenAI CLIP ViT-B/32 -> HF'), 'HF CLIP -> OpenAI CLIP ViT-B/32'),
+    backwards(named(encoders.PAIRS, 'HF SigLIP vision tower -> timm'), 'timm SigLIP -> HF'),
+    backwards(named(encoders.PAIRS, 'HF SAM image encoder -> timm'), 'timm SAM image encoder -> HF'),
+    backwards(named(hierarchies.PAIRS, 'HF ConvNeXt V2 -> timm'), 'timm ConvNeXt V2 -> HF'),
+    backwards(named(hierarchies.PAIRS, 'torchvision MobileNetV3-S -> timm'), 'timm MobileNetV3-S -> torchvision'),
+    backwards(named(decoders.PAIRS, 'torchvision DeepLabV3-R50 -> mmseg'), 'mmseg DeepLabV3-R50 -> torchvision'),
+    backwards(named(queries.PAIRS, 'HF Conditional DETR -> mmdet'), 'mmdet Conditional DETR -> HF'),
+    backwards(named(official.PAIRS, 'OpenAI CLIP, both towers -> HF'), 'HF CLIP, both towers -> OpenAI'),
+    backwards(named(texts.PAIRS, 'HF Llama -> HF Phi-3'), 'HF Phi-3 -> HF Llama'),
+    backwards(named(texts.PAIRS, 'torch Transformer -> HF DETR encoder-decoder'), 'HF DETR -> torch Transformer'),
 )

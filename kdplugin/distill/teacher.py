@@ -80,6 +80,8 @@ class Teacher:
     @property
     def how(self) -> str:
         """How it runs, for example 'folded, channels_last, up to its deepest tap'."""
+        if self.probed is None:
+            return 'not at all: none of its pairs ever has a weight above 0'
         seen = f'on its own preprocessing of the images, {self.speed}' if self.input.preprocess == 'own' else self.speed
         return ', '.join(filter(None, (str(seen), 'to its end' if self.calls is None else 'up to its deepest tap')))
 

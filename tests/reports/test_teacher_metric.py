@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from kdplugin import launch
 from kdplugin.distill.distiller import distillation_of
+from kdplugin.distill.teacher import build_teacher
 from kdplugin.errors import CheckpointError
 from kdplugin.hooks.distillation_hook import describe, notes_of
 from kdplugin.reports.teacher_metric import data_key, recall, write_measurement
@@ -97,6 +98,7 @@ def test_a_test_is_remembered_and_told_when_its_checkpoint_teaches(
     how, measured = notes_of(distillation.teachers['teacher'])
     assert how == 'runs bfloat16, channels_last, up to its deepest tap'
     assert measured.startswith('measured aAcc ')
+    assert notes_of(build_teacher(model['teacher']))[0].startswith('runs not at all: none of its pairs')
     report = describe(student, distillation)
     assert how in report
     assert 'mIoU' in report

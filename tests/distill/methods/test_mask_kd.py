@@ -5,6 +5,7 @@ N image, C channel, H W position, M object.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from method_laws import (
 )
 from method_laws import it_trains_the_student_and_its_own_parameters_only as it_trains
 from method_models import dense, mask_rcnn
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
@@ -139,18 +141,23 @@ def test_a_teacher_that_sees_larger_images(tmp_path: Path) -> None:
     gradients_of_the_pair_alone(larger, batch_of(), 'roi_head.mask_head.', own=False)
 
 
-def test_the_last_mask_head_of_a_cascade_counts() -> None:
-    class Cascade(nn.Module):
-        num_stages = 3
+def cascade(**settings: Any) -> dict[str, Any]:
+    """Return a Cascade Mask R-CNN of two stages."""
+    config = mask_rcnn(**settings)
+    heads = {key: [copy.deepcopy(config['roi_head'][key]) for _ in range(2)] for key in ('bbox_head', 'mask_head')}
+    config['roi_head'].update(heads, type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5])
+    config['train_cfg']['rcnn'] = [copy.deepcopy(config['train_cfg']['rcnn']) for _ in range(2)]
+    return ConfigDict(config, type='CascadeRCNN')
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.mask_head = nn.ModuleList([nn.Identity()] * 3)
 
-        def _mask_forward(self, stage: int, features: tuple[Tensor, ...], rois: Tensor) -> dict[str, Any]:
-            return dict(mask_preds=(stage, len(features), rois))
-
-    assert mask_logits(Cascade(), [torch.zeros(1)] * 4, 'rois')[:2] == (2, 4)  # type: ignore[arg-type]
+def test_the_last_mask_head_of_a_cascade_teaches_and_learns(tmp_path: Path) -> None:
+    model = learner(tmp_path, PAIR, cascade(), cascade(width=16))
+    gradients_of_the_pair_alone(model, batch_of(), 'roi_head.mask_head.1.', own=False)
+    assert not any(value.grad is not None and value.grad.any() for value in model.roi_head.mask_head[0].parameters())
+    features = [torch.randn(1, 16, size, size) for size in (12, 6, 3, 2, 1)]
+    rois = torch.tensor([[0.0, 4.0, 4.0, 60.0, 60.0]])
+    expected = model.roi_head._mask_forward(1, features, rois)['mask_preds']
+    assert torch.equal(mask_logits(model.roi_head, features, rois), expected)
 
 
 def test_a_context_without_boxes_gives_zero() -> None:

@@ -64,7 +64,7 @@ class Tap:
     def __init__(self, path: str) -> None:
         self.path = path
         self.key = f'kdplugin {path} {id(self)}'
-        self.caught = Caught([path])
+        self.caught = Caught(())
         self.copies = False
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -80,6 +80,7 @@ class Tap:
             yield
         finally:
             del hooks[self.key]
+            self.caught = Caught(())  # a kept hook must not keep the last step's tensors
 
 
 @contextlib.contextmanager

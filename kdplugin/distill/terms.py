@@ -40,7 +40,7 @@ def nothing(module: nn.Module | None, like: Tensor) -> Tensor:
     DistributedDataParallel waits for the gradient of each. No element is read, so a NaN among them does no harm.
     """
     parameters = [] if module is None else [value for value in module.parameters() if value.requires_grad]
-    return _Nothing.apply(like, *parameters) if parameters else like.new_zeros(())  # type: ignore[no-any-return]
+    return _Nothing.apply(like, *parameters) if parameters else like.new_zeros(())
 
 
 def scale(value: Any, weight: float) -> Any:

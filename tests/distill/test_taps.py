@@ -5,6 +5,7 @@ N image, C channel, H W position.
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict, namedtuple
 from typing import Any
 
@@ -217,3 +218,13 @@ def test_kept_hooks_serve_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
             model(torch.randn(1, 2))
             found.append((taps['0'], caught.overwritten(), len(caught.tensors['0'])))
     assert found == [(taps['0'], frozenset({'0'}), 1), (taps['0'], frozenset(), 1)]
+
+
+def test_kept_hooks_keep_no_tensors() -> None:
+    model, taps = nn.Sequential(nn.Linear(2, 3)), {}
+    with catch(model, ['0'], 'model', taps=taps) as caught:
+        model(torch.zeros(1, 2))
+    seen = weakref.ref(caught.tensors['0'][0])
+    assert seen() is not None
+    del caught
+    assert seen() is None

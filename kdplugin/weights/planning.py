@@ -7,10 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from kdplugin.errors import ConfigError
+from kdplugin.module_paths import did_you_mean
 from kdplugin.weights.mapper import WeightMapper
 from kdplugin.weights.plan import ProjectionPlan
-from kdplugin.weights.projection.axis_groups import with_projection
+from kdplugin.weights.projection.axis_groups import METHODS, with_projection
 from kdplugin.weights.projection.head_counts import HeadDim, Heads
+from kdplugin.weights.projection.layers import WAYS
 from kdplugin.weights.reading.source import open_source
 
 ANY_WIDTH = 0.999
@@ -43,11 +46,20 @@ def make_plan(
         threshold: pairs that score less are refused.
         heads, head_dim: attention heads where tensors don't tell them, see ``with_projection``.
 
+    Raises:
+        ConfigError: a method or a choice of layers is unknown, also where nothing has to be projected or chosen.
+
     Example:
         >>> plan = make_plan(nn.Linear(8, 8), nn.Linear(8, 4), method='truncate')
         >>> [(entry.target, entry.kind) for entry in plan.entries]
         [('weight', 'projected'), ('bias', 'projected')]
     """
+    for name, value, known in (('method', method, METHODS), ('layers', layers, WAYS)):
+        if isinstance(value, str) and value not in known:
+            raise ConfigError(
+                f'Expected {name} of {", ".join(known)} but got {value!r}.{did_you_mean(value, known)} '
+                'Choose one of these.'
+            )
     module = source if isinstance(source, nn.Module) else None
     opened = None if module else open_source(source)
 

@@ -117,3 +117,15 @@ def test_an_unknown_choice_of_layers_is_an_error() -> None:
 def test_a_high_threshold_refuses() -> None:
     plan = make_plan(fill(SplitVit()), FusedVit(), threshold=0.99)
     assert kinds(plan)['refused'] > 0
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(method='svdd'), r"Expected method of truncate, average, svd but got 'svdd'\. Did you mean 'svd'"),
+        (dict(layers='frist'), r"Expected layers of uniform, first, .* but got 'frist'\. Did you mean 'first'"),
+    ],
+)
+def test_unknown_options_are_errors_where_they_would_not_matter_too(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_plan(nn.Linear(8, 8), nn.Linear(8, 8), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -12,8 +13,8 @@ def run_tool(body: Callable[[], int]) -> int:
     """Run a tool's body and turn a user's mistake into one line on stderr and exit code 1.
 
     A ``KDPluginError`` is printed as it is, a file that the system refuses (no permission, a folder where a
-    file should be) as the same kind of sentence. Ctrl-C gives exit code 130. Anything else is a bug and keeps its
-    traceback.
+    file should be) as the same kind of sentence. Ctrl-C gives exit code 130, a reader that leaves (``| head``) 141.
+    Anything else is a bug and keeps its traceback.
 
     Args:
         body: does the work and returns the exit code.
@@ -24,7 +25,12 @@ def run_tool(body: Callable[[], int]) -> int:
         ...     return run_tool(lambda: show(args))
     """
     try:
-        return body()
+        code = body()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        return 141
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130

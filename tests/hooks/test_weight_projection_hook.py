@@ -120,7 +120,7 @@ def test_checkpoints_tell_where_the_weights_came_from(projected: Run, shared: Pa
     )  # fmt: skip
     meta = read_checkpoint(projected.folder / 'iter_4.pth')['meta']['kdplugin']
     assert meta['projection'] == record
-    assert meta['teacher']['checkpoint'] == str(shared / 'segmentor.pth')
+    assert meta['teachers']['teacher']['checkpoint'] == str(shared / 'segmentor.pth')
     export_student(projected.folder / 'iter_4.pth', tmp_path / 'student.pth')
     assert read_checkpoint(tmp_path / 'student.pth')['meta']['kdplugin']['projection'] == record
 

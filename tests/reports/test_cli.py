@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,17 @@ def test_control_c_needs_no_traceback(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert run_tool(body) == 130
     assert capsys.readouterr().err == 'interrupted\n'
+
+
+def test_a_reader_that_leaves_needs_no_traceback() -> None:
+    body = "from kdplugin.reports.cli import run_tool; import sys; sys.exit(run_tool(lambda: print('x' * 10**7) or 0))"
+    with subprocess.Popen([sys.executable, '-c', body], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+        assert tool.stdout is not None
+        assert tool.stderr is not None
+        assert tool.stdout.read(1) == b'x'
+        tool.stdout.close()
+        assert tool.wait(60) == 141
+        assert tool.stderr.read() == b''
 
 
 @pytest.mark.parametrize('error', [ZeroDivisionError('bug'), OSError('no file in this one')])

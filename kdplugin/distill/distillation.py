@@ -20,7 +20,7 @@ from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.schedules import Moment, Schedule, parse_schedule
 from kdplugin.distill.taps import Caught, Tap, catch
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.distill.terms import Tapped, nothing, precise_all, scale, total
 from kdplugin.errors import ConfigError, TapError
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from kdplugin.distill.distillation import Distillation
 from kdplugin.distill.pairs import parse_pairs
-from kdplugin.distill.preprocessing import preprocessing_warning
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.settings import distiller_mistakes, parse_task_weight, plain, teacher_configs, teacher_weights
-from kdplugin.distill.teacher import build_teacher
+from kdplugin.distill.teachers.preprocessing import preprocessing_warning
+from kdplugin.distill.teachers.teacher import build_teacher
 from kdplugin.module_paths import match_modules
 from kdplugin.registry import MODELS
 

@@ -16,6 +16,8 @@ from kdplugin.distill.taps import catch
 from kdplugin.errors import PathError, TapError
 
 PROBE_SIZE = (256, 256)
+LARGE_SIZE = (512, 512)
+"""Tried last: deformable convolutions at the end of a pyramid refuse the 2x2 map that the small size leaves them."""
 MODES = ('tensor', 'loss', 'predict')
 """The last is for heads that run neither in 'tensor' nor, in eval mode, in 'loss', such as DINO's."""
 
@@ -107,7 +109,7 @@ def probe(
     """
     failures: dict[str, list[str]] = {}
     with preserved_rng(), torch.no_grad(), as_evaluated(model):
-        for size, mode in itertools.product(sizes, MODES):
+        for size, mode in itertools.product([*sizes, LARGE_SIZE], MODES):
             inputs, samples = synthetic_batch(model, size)
             try:
                 with catch(model, paths, owner) as caught:

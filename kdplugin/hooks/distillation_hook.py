@@ -16,7 +16,7 @@ from kdplugin.distill.adapters import LevelAdapters
 from kdplugin.distill.distillation import Distillation
 from kdplugin.distill.distiller import ADAPTERS, adapters_of, distillation_of
 from kdplugin.distill.schedules import Moment
-from kdplugin.distill.teacher import Teacher, load_strictly
+from kdplugin.distill.teachers.teacher import Teacher, load_strictly
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.registry import HOOKS
 from kdplugin.reports.opening import PairLine, ParameterCounts, TeacherMatch, opening_report

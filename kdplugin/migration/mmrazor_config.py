@@ -10,9 +10,9 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from kdplugin.distill.preprocessing import preprocessing_difference
 from kdplugin.distill.probe import PROBE_SIZE
-from kdplugin.distill.teacher import build_teacher_model
+from kdplugin.distill.teachers.preprocessing import preprocessing_difference
+from kdplugin.distill.teachers.teacher import build_teacher_model
 from kdplugin.errors import ConfigError
 from kdplugin.migration.config_text import Source as Code
 from kdplugin.migration.config_text import assignment, difference, plain, statements

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from kdplugin.distill.probe import probe_sizes, synthetic_batch
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import DataError
 from kdplugin.preflight.findings import EMPTY_DATASET, Findings
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from kdplugin.distill.distiller import freeze
 from kdplugin.distill.model_config import plain_model_config
-from kdplugin.distill.preprocessing import preprocessing_warning
-from kdplugin.distill.teacher import Teacher, build_teacher_model, load_teacher, teacher_mistakes
+from kdplugin.distill.teachers.preprocessing import preprocessing_warning
+from kdplugin.distill.teachers.teacher import Teacher, build_teacher_model, load_teacher, teacher_mistakes
 from kdplugin.module_paths import match_modules
 from kdplugin.preflight.findings import Findings
 from kdplugin.reports.tables import count

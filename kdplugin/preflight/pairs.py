@@ -10,7 +10,7 @@ from torch import nn
 from kdplugin.distill.distillation import check_needs
 from kdplugin.distill.pairs import Pair, build_method, pair_mistakes, parse_pair, taps_of
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.module_paths import find_module
 from kdplugin.preflight.findings import Findings
 

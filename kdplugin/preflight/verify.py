@@ -20,7 +20,7 @@ from kdplugin.distill.model_config import is_distiller
 from kdplugin.distill.pairs import Pair
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.settings import distiller_mistakes, parse_task_weight, teacher_configs, teacher_weights
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError
 from kdplugin.preflight.batch import check_batch, check_caches
 from kdplugin.preflight.data import check_classes, check_dataset_files

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from rich.console import RenderableType
 from rich.text import Text
 
-from kdplugin.distill.teacher import load_strictly
+from kdplugin.distill.teachers.teacher import load_strictly
 from kdplugin.reports.plain_model import build_plain_model
 from kdplugin.reports.tables import count, new_table, number
 from kdplugin.weights.export import ExportReport

@@ -19,7 +19,7 @@ from kdplugin.distill.model_config import is_distiller
 from kdplugin.distill.pairs import parse_pairs
 from kdplugin.distill.probe import synthetic_batch
 from kdplugin.distill.settings import distiller_mistakes
-from kdplugin.distill.teacher import build_teacher_model
+from kdplugin.distill.teachers.teacher import build_teacher_model
 from kdplugin.module_paths import find_module
 
 ROOT = Path(__file__).parents[2]

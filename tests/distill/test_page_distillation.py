@@ -10,7 +10,7 @@ import pytest
 
 from kdplugin.distill.methods import Method, TapLoss
 from kdplugin.distill.pairs import ENGINE_KEYS
-from kdplugin.distill.teacher import TEACHER_KEYS
+from kdplugin.distill.teachers.teacher import TEACHER_KEYS
 from kdplugin.losses.base import DistillationLoss
 from kdplugin.registry import MODELS
 

@@ -135,6 +135,18 @@ def test_a_model_of_one_size_is_probed_at_the_size_of_its_preprocessor() -> None
     assert probe_sizes(build(detector(), initialise=False)) == [(256, 256)]
 
 
+def test_a_model_that_refuses_small_images_is_probed_with_a_large_one() -> None:
+    model = build(segmentor())
+
+    def refuse(_module: Any, given: tuple[Any, ...]) -> None:
+        if min(given[0].shape[-2:]) < 400:
+            raise RuntimeError('input image is smaller than kernel')
+
+    model.backbone.register_forward_pre_hook(refuse)  # type: ignore[union-attr]
+    found = probe(model, ['decode_head.conv_seg'], 'student', [(64, 64), (256, 256)])
+    assert (found.size, found.shapes) == ((512, 512), {'decode_head.conv_seg': [(1, 11, 16, 16)]})
+
+
 def test_in_place_operations_after_a_tap_are_seen() -> None:
     result = probe(Unused(), ['conv', 'relu', 'last'], 'student', SMALL)
     assert result.overwritten == frozenset({'conv'})

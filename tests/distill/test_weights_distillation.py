@@ -26,7 +26,7 @@ from kdplugin.distill import distillation as engine
 from kdplugin.distill import distillation_of
 from kdplugin.distill.distiller import adapters_of
 from kdplugin.distill.schedules import Moment
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError, NumericError
 from kdplugin.weights.reading.io import hash_tensors
 

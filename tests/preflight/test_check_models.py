@@ -8,7 +8,7 @@ from engine_fixtures import build, distilled, save_weights, segmentor
 from engine_runs import run_config
 from mmengine.config import Config
 
-from kdplugin.distill.teacher import TEACHER_KEYS
+from kdplugin.distill.teachers.teacher import TEACHER_KEYS
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.models import (
     check_frozen,

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from kdplugin import launch
 from kdplugin.distill.distiller import distillation_of
-from kdplugin.distill.teacher import build_teacher
+from kdplugin.distill.teachers.teacher import build_teacher
 from kdplugin.errors import CheckpointError
 from kdplugin.hooks.distillation_hook import describe, notes_of
 from kdplugin.reports.teacher_metric import data_key, recall, write_measurement

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdplugin.distill.probe import ProbeResult
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError, TapError
 
 

@@ -15,7 +15,7 @@ from kdplugin.distill.methods import cross_head
 from kdplugin.distill.methods.base import Method, StepContext
 from kdplugin.distill.methods.maps import counted_cells
 from kdplugin.distill.probe import ProbeResult
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.losses.base import check_positive
 from kdplugin.losses.box_overlap import giou_distance

@@ -14,7 +14,7 @@ from kdplugin.distill.adapters import build_adapters
 from kdplugin.distill.methods.base import Method, StepContext
 from kdplugin.distill.methods.maps import adapted_levels, counted_cells, map_shapes, mean_over_levels
 from kdplugin.distill.probe import ProbeResult
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.losses.base import check_positive, comparable
 from kdplugin.losses.fgd import focal_distance
 from kdplugin.registry import MODELS

@@ -14,7 +14,7 @@ from kdplugin.distill.adapters import match_size
 from kdplugin.distill.methods.base import Method, StepContext
 from kdplugin.distill.methods.cross_head import part_of_teacher
 from kdplugin.distill.probe import ProbeResult
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.losses.base import check_positive
 from kdplugin.losses.instance_mask import mask_divergence

@@ -16,7 +16,7 @@ from kdplugin.distill.adapters import build_adapters
 from kdplugin.distill.methods.base import Method, StepContext
 from kdplugin.distill.methods.maps import adapted_levels, counted_cells, map_shapes, mean_over_levels
 from kdplugin.distill.probe import ProbeResult
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError
 from kdplugin.losses.base import Ignored, comparable
 from kdplugin.registry import MODELS

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdplugin.distill.methods import query_match
 from kdplugin.distill.methods.base import Method, StepContext
 from kdplugin.distill.probe import ProbeResult
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.losses.base import check_positive
 from kdplugin.losses.query_box import query_box_distance

@@ -12,7 +12,7 @@ from kdplugin.distill.adapters import LevelAdapters, build_adapters
 from kdplugin.distill.layouts import Layout, layout_of, match_size, parse_layout
 from kdplugin.distill.methods.base import Method, StepContext
 from kdplugin.distill.probe import ProbeResult
-from kdplugin.distill.teacher import Teacher
+from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.losses.base import DistillationLoss
 from kdplugin.module_paths import did_you_mean

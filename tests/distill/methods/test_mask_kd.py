@@ -33,7 +33,7 @@ from kdplugin.distill.distiller import adapters_of
 from kdplugin.distill.ground_truth import object_boxes
 from kdplugin.distill.methods import MaskKD, StepContext
 from kdplugin.distill.methods.mask_kd import mask_logits
-from kdplugin.distill.preprocessing import TeacherInput
+from kdplugin.distill.teachers.preprocessing import TeacherInput
 from kdplugin.errors import ConfigError, TapError
 
 PAIR = dict(type='kdplugin.MaskKD')

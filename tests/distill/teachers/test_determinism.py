@@ -16,8 +16,8 @@ from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, R
 from mmengine.registry import MODELS, TRANSFORMS
 from torch import nn
 
-from kdplugin.distill import determinism
-from kdplugin.distill.determinism import DETERMINISTIC, pipeline_text, random_parts
+from kdplugin.distill.teachers import determinism
+from kdplugin.distill.teachers.determinism import DETERMINISTIC, pipeline_text, random_parts
 
 SEG = [
     dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations'),

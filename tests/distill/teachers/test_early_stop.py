@@ -11,9 +11,9 @@ import torch
 from engine_fixtures import Forwards
 from torch import Tensor, nn
 
-from kdplugin.distill.early_stop import catch_until, find_steady
 from kdplugin.distill.probe import ProbeResult
 from kdplugin.distill.taps import catch
+from kdplugin.distill.teachers.early_stop import catch_until, find_steady
 from kdplugin.errors import PathError, TapError
 
 
@@ -185,7 +185,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         seen.append((count, *size))
         return torch.randn(count, 3, *size), [None] * count
 
-    monkeypatch.setattr('kdplugin.distill.early_stop.synthetic_batch', batch)
+    monkeypatch.setattr('kdplugin.distill.teachers.early_stop.synthetic_batch', batch)
     return seen
 
 

@@ -10,15 +10,23 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kdplugin.checkpoint_schemes import local_file
-from kdplugin.distill.determinism import kind_of, pipeline_text, random_parts
-from kdplugin.distill.early_stop import Steady, catch_until, find_steady
 from kdplugin.distill.ground_truth import first_tensor
-from kdplugin.distill.output_cache import OutputCache, cache_mistakes, parse_bytes
-from kdplugin.distill.preprocessing import INPUT_KEYS, TeacherInput, input_mistakes
 from kdplugin.distill.probe import ProbeResult, probe
 from kdplugin.distill.taps import catch
-from kdplugin.distill.teacher_model import build_teacher_model, load_strictly, teacher_model_config
-from kdplugin.distill.teacher_speed import SPEED_KEYS, FastParts, Speed, fastest, lay_out, parse_speed, speed_mistakes
+from kdplugin.distill.teachers.determinism import kind_of, pipeline_text, random_parts
+from kdplugin.distill.teachers.early_stop import Steady, catch_until, find_steady
+from kdplugin.distill.teachers.output_cache import OutputCache, cache_mistakes, parse_bytes
+from kdplugin.distill.teachers.preprocessing import INPUT_KEYS, TeacherInput, input_mistakes
+from kdplugin.distill.teachers.teacher_model import build_teacher_model, load_strictly, teacher_model_config
+from kdplugin.distill.teachers.teacher_speed import (
+    SPEED_KEYS,
+    FastParts,
+    Speed,
+    fastest,
+    lay_out,
+    parse_speed,
+    speed_mistakes,
+)
 from kdplugin.errors import ConfigError
 from kdplugin.module_paths import did_you_mean
 from kdplugin.weights.reading.io import hash_file, read_checkpoint, state_dict_of

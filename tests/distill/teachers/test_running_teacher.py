@@ -22,7 +22,7 @@ from mmengine.dataset import BaseDataset
 from torch import nn
 
 from kdplugin.distill.taps import catch
-from kdplugin.distill.teacher import Teacher, build_teacher
+from kdplugin.distill.teachers.teacher import Teacher, build_teacher
 from kdplugin.errors import ConfigError, TapError
 from kdplugin.weights.reading.io import hash_tensors
 

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from kdplugin.distill.preprocessing import (
+from kdplugin.distill.teachers.preprocessing import (
     Preprocessing,
     TeacherInput,
     input_mistakes,

@@ -13,7 +13,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from kdplugin.distill.output_cache import OutputCache, cache_mistakes, parse_bytes
+from kdplugin.distill.teachers.output_cache import OutputCache, cache_mistakes, parse_bytes
 from kdplugin.errors import ConfigError
 
 TAPS = ['neck', 'head']
@@ -133,7 +133,7 @@ def test_bytes_are_bounded_and_the_end_of_the_room_is_told_once(
     make: Make, images: Tensor, samples: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr('kdplugin.distill.output_cache.print_log', lambda message, **_: said.append(message))
+    monkeypatch.setattr('kdplugin.distill.teachers.output_cache.print_log', lambda message, **_: said.append(message))
     room = 14_000
     cache = make(room)
     for shift in range(3):
@@ -149,7 +149,7 @@ def test_bytes_are_bounded_and_the_end_of_the_room_is_told_once(
 
 
 def test_processes_share_the_room(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('kdplugin.distill.output_cache.get_world_size', lambda: 4)
+    monkeypatch.setattr('kdplugin.distill.teachers.output_cache.get_world_size', lambda: 4)
     assert make(1000).left == 250
 
 

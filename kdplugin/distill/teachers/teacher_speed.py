@@ -13,9 +13,9 @@ from mmcv.cnn import fuse_conv_bn
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from kdplugin.distill.early_stop import Steady, catch_until
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import catch
+from kdplugin.distill.teachers.early_stop import Steady, catch_until
 from kdplugin.errors import ConfigError
 from kdplugin.module_paths import did_you_mean
 

@@ -10,7 +10,7 @@ import torch
 from engine_fixtures import COSINE, build, segmentation_batch, segmentor
 from mmengine.config import Config
 
-from kdplugin.distill.teacher import build_teacher
+from kdplugin.distill.teachers.teacher import build_teacher
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.weights.reading.io import hash_file, hash_tensors
 

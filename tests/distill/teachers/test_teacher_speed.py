@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdplugin.distill.early_stop import Steady
 from kdplugin.distill.taps import catch
-from kdplugin.distill.teacher_speed import (
+from kdplugin.distill.teachers.early_stop import Steady
+from kdplugin.distill.teachers.teacher_speed import (
     FastParts,
     Speed,
     fastest,
@@ -149,7 +149,7 @@ def test_the_fastest_speed_keeps_outputs_to_1e_5(net: Net, taps: list[str]) -> N
 def test_what_would_change_a_tap_is_left_out_and_told(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """A convolution puts out something else once it holds the BatchNorm after it."""
     said: list[str] = []
-    monkeypatch.setattr('kdplugin.distill.teacher_speed.print_log', lambda message, **_: said.append(message))
+    monkeypatch.setattr('kdplugin.distill.teachers.teacher_speed.print_log', lambda message, **_: said.append(message))
     steady = steady_of(net, ['body.conv'])
     speed, fast = fastest(net, Speed(), ['body.conv'], steady, 'tensor', 'teacher')
     assert (speed.folds, speed.lays_out(CPU), fast.folded) == (False, True, [])

@@ -10,7 +10,7 @@ from engine_fixtures import segmentor
 from mmengine.config import Config
 from torch import nn
 
-from kdplugin.distill.teacher_model import build_teacher_model, load_strictly, teacher_model_config
+from kdplugin.distill.teachers.teacher_model import build_teacher_model, load_strictly, teacher_model_config
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.weights.reading.io import hash_tensors
 

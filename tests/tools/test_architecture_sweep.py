@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from engine_fixtures import segmentor
 from mmengine.registry import MODELS, init_default_scope
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +18,7 @@ sys.path.insert(0, str(ROOT / 'tools' / 'benchmarks'))
 
 import architecture_step  # noqa: E402
 import architecture_sweep  # noqa: E402
-from architecture_step import examine, feature_tap, head_tap, plain_values  # noqa: E402
+from architecture_step import examine, feature_tap, head_tap, plain_values, settle, told  # noqa: E402
 from architecture_sweep import config_root, first_that_trains, folders, has_model, isolated, preference, summary  # noqa: E402
 
 SEGMENTOR = """
@@ -78,6 +80,26 @@ def test_a_checkpoint_that_does_not_fit_is_told(config: Path, monkeypatch: pytes
     outcome = examine(config)
     assert outcome['stage'] == 'load'
     assert 'Unexpected key' in outcome['reason']
+
+
+def test_teachers_have_the_statistics_of_a_batch() -> None:
+    init_default_scope('mmseg')
+    model = MODELS.build(segmentor())
+    model.backbone.bn1.momentum = 0.25
+    settle(model, (64, 64))
+    assert model.backbone.bn1.momentum == 0.25
+    caught: list[Any] = []
+    model.backbone.bn1.register_forward_hook(lambda _module, given, _output: caught.append(given[0]))
+    torch.manual_seed(0)
+    settle(model, (64, 64))
+    statistics = model.backbone.bn1.running_mean, caught[0].mean((0, 2, 3))
+    torch.testing.assert_close(*statistics)
+
+
+def test_reasons_name_no_folder_of_the_machine() -> None:
+    error = ImportError("No 'x' in /usr/lib-1/a.b/y.py but 3/4, the current sys.path is: /usr")
+    assert told(error) == "ImportError: No 'x' in y.py but 3/4"
+    assert len(told(ValueError('a' * 1000))) == 400
 
 
 def test_nothing_of_the_model_changes_but_files_and_processes() -> None:

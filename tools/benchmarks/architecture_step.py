@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdplugin import launch
 from kdplugin.distill.model_config import plain_model_config
 from kdplugin.distill.probe import synthetic_batch
 from kdplugin.weights.reading.io import read_checkpoint, state_dict_of
 
-SIZES = ((128, 128), (256, 256))
+SIZES = ((128, 128), (256, 256), (512, 512))
 """Input sizes to try; then the one that the model's preprocessor makes."""
 BATCH = 2
 HEADS = ('rpn_head', 'bbox_head', 'decode_head', 'panoptic_head', 'mask_head', 'roi_head', 'semantic_head')
@@ -103,6 +104,20 @@ def first_size(model: nn.Module) -> tuple[int, int]:
     return sizes[-1]
 
 
+@torch.no_grad()
+def settle(model: nn.Module, size: tuple[int, int]) -> None:
+    """Give BatchNorm the statistics of a batch, as a training does: with those of a new model deep ones explode."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()
+    inputs, samples = synthetic_batch(model, size, BATCH)
+    model(inputs, samples, mode='loss')
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
 def heads_of(model: nn.Module) -> Iterator[str]:
     """Yield the paths of leaf modules below a head, those whose names say that they put out scores last."""
     leaves = [
@@ -143,6 +158,17 @@ def distil(plain: dict[str, Any], checkpoint: str, taps: tuple[str, ...]) -> nn.
     return MODELS.build(dict(type='kdplugin.Distiller', student=copy.deepcopy(plain), teacher=teacher, pairs=pairs))
 
 
+def told(error: Exception) -> str:
+    """Return an exception on one line, without the folders of this machine.
+
+    Example:
+        >>> told(KeyError('no /home/me/x/y.py'))
+        "KeyError: 'no y.py'"
+    """
+    text = re.sub(r'(?:/[\w.+-]+)+/', '', ' '.join(str(error).split()))
+    return f'{type(error).__name__}: {text.split(", the current sys.path is")[0]}'[:400]
+
+
 def examine(config: Path) -> dict[str, Any]:
     """Go through one config; what stops it is the outcome's reason."""
     torch.manual_seed(0)
@@ -151,20 +177,22 @@ def examine(config: Path) -> dict[str, Any]:
         try:
             _examine(config, outcome, os.path.join(folder, 'weights.pth'))
         except Exception as error:  # any model of any host: its reason is the result
-            text = ' '.join(str(error).split())
-            outcome.reason = f'{type(error).__name__}: {text}'[:400]
+            outcome.reason = told(error)
     return asdict(outcome)
 
 
 def _examine(config: Path, outcome: Outcome, file: str) -> None:
     plain, _ = model_of(config)
-    model = MODELS.build(copy.deepcopy(plain))
+    model: Any = MODELS.build(copy.deepcopy(plain))
+    model.init_weights()
     outcome.size = first_size(model)
+    settle(model, outcome.size)
     torch.save({'state_dict': model.state_dict()}, file)
     tap = head_tap(model, outcome.size)
     outcome.taps = (feature_tap(model), *([tap] if tap else []))
     outcome.stage = 'kd'
-    student = distil(plain, file, outcome.taps)
+    student: Any = distil(plain, file, outcome.taps)
+    student.init_weights()
     terms = step(student, outcome.size)
     missing = [name for name in ('loss_kd_pair0', 'loss_kd_pair1')[: len(outcome.taps)] if name not in terms]
     if missing:

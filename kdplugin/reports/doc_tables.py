@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdplugin.errors import DataError
+from kdplugin.reports.measured.mapping import mapping_table
 from kdplugin.reports.measured.projection import projection_table
 from kdplugin.reports.measured.projection_start import projection_start_table
 from kdplugin.reports.measured.temperature import temperature_table
@@ -23,6 +24,7 @@ Make = Callable[[Mapping[str, Any]], str]
 
 TABLES: dict[str, tuple[str, str, Make]] = {
     'temperature': ('docs/distillation.md', 'docs/results/temperature.json', temperature_table),
+    'mapping': ('docs/results/mapping.md', 'docs/results/mapping.json', mapping_table),
     'projection_start': ('docs/weight_projection.md', 'docs/results/projection_start.json', projection_start_table),
     'projection': ('docs/weight_projection.md', 'docs/results/projection.json', projection_table),
 }

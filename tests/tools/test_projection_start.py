@@ -14,7 +14,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
 
 from kdplugin.datasets.digit_scenes import make_digit_scenes
-from kdplugin.reports.doc_tables import START_COLUMNS, projection_start_table
+from kdplugin.reports.measured.projection_start import START_COLUMNS, projection_start_table
 from kdplugin.weights.project import project
 from kdplugin.weights.reading.source import open_source
 

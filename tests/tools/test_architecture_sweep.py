@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / 'tools' / 'benchmarks'))
 
 import architecture_step  # noqa: E402
 import architecture_sweep  # noqa: E402
-from architecture_step import examine, feature_tap, head_tap, plain_values, settle, told  # noqa: E402
+from architecture_step import examine, feature_tap, head_tap, plain_values, settle, step, told  # noqa: E402
 from architecture_sweep import config_root, first_that_trains, folders, has_model, isolated, preference, summary  # noqa: E402
 
 SEGMENTOR = """
@@ -80,6 +80,16 @@ def test_a_checkpoint_that_does_not_fit_is_told(config: Path, monkeypatch: pytes
     outcome = examine(config)
     assert outcome['stage'] == 'load'
     assert 'Unexpected key' in outcome['reason']
+
+
+def test_a_step_that_would_spoil_the_weights_is_none() -> None:
+    init_default_scope('mmseg')
+    model = MODELS.build(segmentor())
+    before = model.backbone.conv1.weight.detach().clone()
+    model.backbone.conv1.weight.register_hook(lambda gradient: gradient * float('inf'))
+    with pytest.raises(ValueError, match='the norm of the gradient is (nan|inf)'):
+        step(model, (64, 64))
+    assert torch.equal(model.backbone.conv1.weight, before)
 
 
 def test_teachers_have_the_statistics_of_a_batch() -> None:

@@ -87,6 +87,9 @@ def step(model: Any, size: tuple[int, int]) -> dict[str, float]:
         raise ValueError(f'the loss is {float(total)}')
     if not any(parameter.grad is not None for parameter in model.parameters()):
         raise ValueError('no parameter has a gradient')
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 35)
+    if not torch.isfinite(norm):
+        raise ValueError(f'the norm of the gradient is {float(norm)}')
     torch.optim.SGD(model.parameters(), lr=1e-4).step()
     return {name: float(value.detach()) for name, value in terms.items()}
 

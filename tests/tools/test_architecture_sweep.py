@@ -87,7 +87,7 @@ def test_a_step_that_would_spoil_the_weights_is_none() -> None:
     model = MODELS.build(segmentor())
     before = model.backbone.conv1.weight.detach().clone()
     model.backbone.conv1.weight.register_hook(lambda gradient: gradient * float('inf'))
-    with pytest.raises(ValueError, match='the norm of the gradient is (nan|inf)'):
+    with pytest.raises(ValueError, match=r'the norm of the gradient is (nan|inf)'):
         step(model, (64, 64))
     assert torch.equal(model.backbone.conv1.weight, before)
 

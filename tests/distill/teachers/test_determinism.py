@@ -20,11 +20,11 @@ from kdplugin.distill.teachers import determinism
 from kdplugin.distill.teachers.determinism import DETERMINISTIC, pipeline_text, random_parts
 
 SEG = [
-    dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations'),
+    dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations'),
     dict(type='mmseg.Resize', scale=(64, 64), keep_ratio=True), dict(type='mmseg.PackSegInputs'),
 ]  # fmt: skip
 DET = [
-    dict(type='mmdet.LoadImageFromFile'), dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(type='LoadImageFromFile'), dict(type='mmdet.LoadAnnotations', with_bbox=True),
     dict(type='mmdet.Resize', scale=(64, 64), keep_ratio=True), dict(type='mmdet.Pad', size_divisor=32),
     dict(type='mmdet.RandomFlip', prob=0.0), dict(type='mmdet.PackDetInputs'),
 ]  # fmt: skip

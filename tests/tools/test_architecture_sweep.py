@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / 'tools' / 'benchmarks'))
 
 import architecture_step  # noqa: E402
 import architecture_sweep  # noqa: E402
-from architecture_step import examine, feature_tap, head_tap, plain_values, settle, step, told  # noqa: E402
+from architecture_step import examine, feature_tap, head_tap, plain_values, same_queries, settle, step, told  # noqa: E402
 from architecture_sweep import config_root, first_that_trains, folders, has_model, isolated, preference, summary  # noqa: E402
 
 SEGMENTOR = """
@@ -140,6 +140,16 @@ def test_taps_are_where_scores_come_from() -> None:
     )  # fmt: skip
     assert feature_tap(model) == 'neck'
     assert head_tap(model, (64, 64)) == 'bbox_head.gfl_cls'
+
+
+def test_queries_that_denoising_adds_are_no_tap(monkeypatch: pytest.MonkeyPatch) -> None:
+    init_default_scope('mmseg')
+    model = MODELS.build(segmentor())
+    path = 'decode_head.conv_seg'  # 11 channels stand for 11 queries
+    assert same_queries(model, path, torch.zeros(2, 11, 4), (64, 64))
+    assert not same_queries(model, path, torch.zeros(2, 12, 4), (64, 64))
+    monkeypatch.setattr(model, 'forward', lambda *_, **__: None)
+    assert not same_queries(model, path, torch.zeros(2, 11, 4), (64, 64))
 
 
 def test_small_plain_models_come_first() -> None:

@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdplugin import launch
 from kdplugin.distill.model_config import plain_model_config
-from kdplugin.distill.probe import synthetic_batch
+from kdplugin.distill.probe import probe, synthetic_batch
+from kdplugin.errors import TapError
 from kdplugin.weights.reading.io import read_checkpoint, state_dict_of
 
 SIZES = ((128, 128), (256, 256), (512, 512))
@@ -144,8 +145,18 @@ def head_tap(model: nn.Module, size: tuple[int, int]) -> str | None:
         path for path, value in fired.items()
         if isinstance(value, Tensor) and value.requires_grad and value.dim() >= 3 and value.shape[0] == BATCH
     ]  # fmt: skip
+    usable = [path for path in usable if fired[path].dim() > 3 or same_queries(model, path, fired[path], size)]
     named = [path for path in usable if LAST.search(path.rsplit('.', 1)[-1])]
     return next(reversed(named or usable), None)
+
+
+def same_queries(model: nn.Module, path: str, output: Tensor, size: tuple[int, int]) -> bool:
+    """Tell whether a layer has as many queries without training; denoising adds some that no teacher has."""
+    try:
+        shapes = probe(model, [path], 'model', [size]).shapes[path]
+    except TapError:  # it runs in training only
+        return False
+    return shapes[0][1] == output.shape[1]
 
 
 def feature_tap(model: nn.Module) -> str:
@@ -155,8 +166,7 @@ def feature_tap(model: nn.Module) -> str:
 
 def distil(plain: dict[str, Any], checkpoint: str, taps: tuple[str, ...]) -> nn.Module:
     """Build a model that learns from itself."""
-    losses = dict(type='kdplugin.PKDLoss'), dict(type='kdplugin.L2Loss')
-    pairs = {f'pair{number}': dict(tap=tap, loss=losses[number]) for number, tap in enumerate(taps)}
+    pairs = {f'pair{number}': dict(tap=tap, loss=dict(type='kdplugin.PKDLoss')) for number, tap in enumerate(taps)}
     teacher = dict(model=copy.deepcopy(plain), checkpoint=checkpoint)
     return MODELS.build(dict(type='kdplugin.Distiller', student=copy.deepcopy(plain), teacher=teacher, pairs=pairs))
 

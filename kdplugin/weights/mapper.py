@@ -17,6 +17,7 @@ from kdplugin.weights.mapping.by_shape import by_shape
 from kdplugin.weights.mapping.cautions import lone_norms, near_misses, with_cautions
 from kdplugin.weights.mapping.convert import SCORE_WEIGHTS, Converter, resized_positions
 from kdplugin.weights.mapping.execution import call, execution_order, largest_difference, untouched
+from kdplugin.weights.mapping.joins import unknown_orders
 from kdplugin.weights.mapping.matching import Matcher
 from kdplugin.weights.mapping.patch_merging import merge_order
 from kdplugin.weights.mapping.tree import Node
@@ -228,8 +229,8 @@ class WeightMapper:
         matches = matcher.run(anchors)
         converter = Converter(source, target, shapes, matches, threshold, scales, self.shape_tolerance)
         entries = resized_positions(arranged(converter.entries(), self._read), shapes)
-        entries = lone_norms(with_cautions(entries, shapes, self._merge_order), (source, target), matches)
-        return near_misses(entries, (source, target), matches), matcher.notes
+        entries, sides = unknown_orders(with_cautions(entries, shapes, self._merge_order), shapes), (source, target)
+        return near_misses(lone_norms(entries, sides, matches), sides, matches), matcher.notes
 
     def _merge_order(self, side: int, norm: str) -> list[int] | None:
         module = (self.source_module, self.target_module)[side]

@@ -63,11 +63,14 @@ PART_OF = {name: part for part, names in PARTS.items() for name in names}
 def tokens(path: str) -> tuple[str, ...]:
     """Return the words of a dotted name, lower case and in one spelling; numbers are left out.
 
+    What comes after attention ('post_attention_layernorm') is one word: it is not the norm of attention.
+
     Example:
         >>> tokens('vit.encoder.layer.0.layernorm_before')
         ('vit', 'enc', 'block', 'norm', 'before')
     """
     spaced = re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', path).lower().replace('layer_norm', 'layernorm')
+    spaced = re.sub(r'(?<![a-z])post_(?=(self_)?att)', 'post', spaced)
     spaced = re.sub(r'(?<![a-z])(enc(oder)?_(dec(oder)?_)?|cross)(?=att)', 'cross_', spaced)
     words = re.findall(r'[a-z]+\d*(?=[^a-z\d]|$)|[a-z]+', spaced)
     return tuple(WORD.get(word, WORD.get(bare, bare)) for word in words for bare in [word.rstrip('0123456789')])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -9,6 +10,8 @@ from math import prod
 from kdplugin.weights.naming import attention_part, natural_key, split_leaf
 
 FUSED = {'qkv': ('q', 'k', 'v'), 'kv': ('k', 'v'), 'gate_up': ('gate', 'up')}
+SORTED = 5
+"""From how many neighbours on a list in alphabetical order is sorted and not defined so."""
 OUTPUTS = ('o_proj', 'out_proj', 'proj', 'c_proj', 'dense', 'wo', 'o', 'to_out.0')
 """Names of the layer after attention, whose inputs are as many as the queries' outputs."""
 
@@ -150,8 +153,21 @@ def is_definition_order(names: Iterable[str]) -> bool:
     runs = sum(1 for before, after in zip([None, *paths], paths, strict=False) if before != after)
     together = runs <= len(set(paths)) * 1.1
     has_bias = any(name.endswith('.bias') for name in listed) and any(name.endswith('.weight') for name in listed)
-    alphabetical = has_bias and listed in (sorted(listed), sorted(listed, key=natural_key))
+    alphabetical = (has_bias or _choices(paths) >= SORTED) and listed in (
+        sorted(listed),
+        sorted(listed, key=natural_key),
+    )
     return together and not alphabetical
+
+
+def _choices(paths: Iterable[str]) -> int:
+    """Return how many times a module of another name came next to one, lists counted once: chances to be unsorted."""
+    children: dict[str, set[str]] = {}
+    for path in paths:
+        parts = re.sub(r'\d+', '#', path).split('.')
+        for depth, part in enumerate(parts):
+            children.setdefault('.'.join(parts[:depth]), set()).add(part)
+    return sum(len(names) - 1 for names in children.values())
 
 
 def _first_runs(paths: Iterable[str], order: Mapping[str, int]) -> dict[str, tuple[float, int]]:

@@ -34,6 +34,7 @@ HEAVY = (
     'Deformable',
     'Conditional',
     'of its authors',
+    'SSD300',
 )
 """Detectors and FCN have no tiny form; tests/weights/layouts/test_torchvision_fcn.py says the same of FCN."""
 

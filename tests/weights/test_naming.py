@@ -118,3 +118,10 @@ def test_words_of_one_side_alone_may_be_left_out() -> None:
     assert name_similarity(left, right).max() < 0.6
     assert name_similarity(left, right, shared_words=True) == pytest.approx(np.array([[0, 1], [1, 0]]))
     assert not name_similarity(['a.b'], ['c.d'], shared_words=True).any()
+
+
+def test_what_comes_after_attention_is_not_called_like_attention() -> None:
+    llama, other = ['attention_norm', 'ffn_norm'], ['input_layernorm', 'post_attention_layernorm']
+    likeness = name_similarity(llama, other)
+    assert likeness[0, 1] == pytest.approx(likeness[0, 0])
+    assert tokens('post_attention_layernorm') == ('postattention', 'norm')

@@ -184,3 +184,11 @@ def test_parameters_of_a_module_come_with_it() -> None:
     """A token has no forward of its own; it stands where its module runs."""
     shapes = {'late.weight': (2, 2), 'body.token': (1, 2), 'body.fc.weight': (2, 2)}
     assert paths(shapes, {'': 0, 'body': 1, 'body.fc': 2, 'late': 3}) == ['body.token', 'body.fc', 'late']
+
+
+def test_sorted_names_without_any_bias_are_no_order_of_definition() -> None:
+    layers = ['embed', 'head', 'layers.0.down', 'layers.0.gate', 'layers.0.k', 'layers.0.q', 'layers.0.up']
+    names = [f'{name}.weight' for name in layers]
+    assert not is_definition_order(names)
+    assert is_definition_order([*names[2:], *names[:2]])
+    assert is_definition_order(names[2:6])

@@ -236,6 +236,8 @@ class Matcher:
     ) -> Matrix:
         """Score groups of units whose neighbours in the same module are already matched to each other.
 
+        Where the order of names means nothing, elements of a list alone are neighbours.
+
         Args:
             places: paths of the modules that hold the groups, source first.
         """
@@ -257,7 +259,8 @@ class Matcher:
 
     def _holds(self, side: int, module: str, index: int) -> bool:
         inside = 0 <= index < len(self.units[side]) and bool(module)
-        return inside and self.units[side][index].path.startswith(f'{module}.')
+        path = self.units[side][index].path if inside else ''
+        return path.startswith(f'{module}.') and (self.ordered or path[len(module) + 1 :].partition('.')[0].isdigit())
 
     def _pair_leftovers(self) -> int:
         """Pair units that are left, where their surroundings or names agree; returns how many were added."""

@@ -249,3 +249,15 @@ def test_a_prefix_changes_nothing() -> None:
     found = paired({f'old.{name}': shape for name, shape in shapes.items()}, shapes)
     assert len(found) > 700
     assert all(old == f'old.{new}' for new, old in found.items())
+
+
+def test_neighbours_in_sorted_names_are_chance() -> None:
+    sizes = {'down': (4, 9), 'gate': (8, 4), 'up': (8, 4), 'w1': (8, 4), 'w2': (4, 9), 'w3': (8, 4)}
+
+    def layers(*paths: str) -> dict[str, tuple[int, ...]]:
+        shapes = [sizes[path.rpartition('.')[2]] for path in paths]
+        ends = [(path, shape, leaf) for path, shape in zip(paths, shapes, strict=True) for leaf in ('bias', 'weight')]
+        return {f'{path}.{leaf}': shape if leaf == 'weight' else shape[:1] for path, shape, leaf in ends}
+
+    found = paired(layers('m.down', 'm.gate', 'm.up'), layers('n.w1', 'n.w2', 'n.w3'))
+    assert found == {'n.w2': 'm.down'}

@@ -26,6 +26,7 @@ FAMILIES = (
     'texts',
     'backwards',
     'doubtful',
+    'further',
 )
 
 

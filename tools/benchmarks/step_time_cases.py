@@ -113,8 +113,8 @@ def build_ours(
     settings = dict(student=copy.deepcopy(student), teacher=source, pairs=dict(cwd=pair))
     model = MODELS.build(dict(type='kdplugin.Distiller', **settings))
     if case.cached:  # the Runner's hook does so
-        for source in distillation_of(model).teachers.values():  # type: ignore[union-attr]
-            source.open_cache(BaseDataset(pipeline=[dict(type='mmcv.LoadImageFromFile')], lazy_init=True))
+        for each in distillation_of(model).teachers.values():  # type: ignore[union-attr]
+            each.open_cache(BaseDataset(pipeline=[dict(type='mmcv.LoadImageFromFile')], lazy_init=True))
     return model
 
 

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from kdplugin.distill.layouts import Layout, Shape, match_size
+from kdplugin.distill.layouts import Layout, Shape
 from kdplugin.errors import TapError
-
-__all__ = ['LevelAdapters', 'build_adapters', 'match_size']
 
 MAP = Layout('NCHW')
 Layouts = Sequence[tuple[Layout, Layout]]

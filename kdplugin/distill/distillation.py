@@ -13,16 +13,16 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kdplugin.distill.finite import FiniteGuard
-from kdplugin.distill.ground_truth import first_tensor, is_detector, truth_of
+from kdplugin.distill.ground_truth import first_tensor, truth_of
 from kdplugin.distill.methods import StepContext
-from kdplugin.distill.pairs import Pair
+from kdplugin.distill.pairs import Pair, check_needs
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.schedules import Moment, Schedule, parse_schedule
 from kdplugin.distill.taps import Caught, Tap, catch
 from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.distill.terms import Tapped, nothing, precise_all, scale, total
-from kdplugin.errors import ConfigError, TapError
+from kdplugin.errors import TapError
 
 Losses = dict[str, Any]
 ONE = parse_schedule(1.0, 'a weight')
@@ -80,6 +80,10 @@ class Distillation:
     def at(self, moment: Moment) -> None:
         """Say where the training stands; a DistillationHook does so before each iteration."""
         self.moment = moment
+
+    @property
+    def _when(self) -> str:
+        return '' if self.moment is None else f' at iteration {self.moment.iteration}'
 
     def at_peak(self) -> None:
         """Give every pair the largest weight it ever has, from now on: for a look at all of them in one step."""
@@ -139,7 +143,7 @@ class Distillation:
         taps = taps_of(running, 'student')
         with catch(student, taps, 'student', clone=overwritten, taps=self.taps) as caught:
             own = forward(*args, **kwargs)
-        return self._add_pairs(own, student, caught, factors, theirs, args, kwargs, owned)
+        return self._add_pairs(own, student, caught, factors, running, theirs, args, kwargs, owned)
 
     @torch.compiler.disable
     def _ask_teachers(
@@ -161,13 +165,13 @@ class Distillation:
         student: nn.Module,
         caught: Caught,
         factors: dict[str, float],
+        running: list[Pair],
         theirs: dict[str, Tapped],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         owned: nn.ModuleDict,
     ) -> Losses:
         losses, task = self._weigh_task(own)
-        running = [pair for pair in self.active if factors[pair.name] > 0]
         self._check_once(running, caught.overwritten(), caught.tensors, owned)
         distances: dict[str, Tensor] = {}
         if running:
@@ -187,8 +191,7 @@ class Distillation:
         return losses
 
     def _watch(self, pairs: list[Pair], distances: Mapping[str, Tensor]) -> None:
-        time = '' if self.moment is None else f' at iteration {self.moment.iteration}'
-        names = {pair.name: f'{pair}{time}' for pair in pairs}
+        names = {pair.name: f'{pair}{self._when}' for pair in pairs}
         self.guard.watch({name: distances[name] for name in names}, names)
 
     def _entries(self, pair: Pair, raw: Tensor | None, factor: float, task: Tensor, module: nn.Module | None) -> Losses:
@@ -213,10 +216,9 @@ class Distillation:
 
     def _skip(self, pair: Pair) -> None:
         self.skipped[pair.name] = self.skipped.get(pair.name, 0) + 1
-        time = '' if self.moment is None else f' at iteration {self.moment.iteration}'
         print_log(
-            f'Expected a finite distance but got NaN or infinity at {pair}{time}. The term is left out of this step, '
-            f'{self.skipped[pair.name]} so far.',
+            f'Expected a finite distance but got NaN or infinity at {pair}{self._when}. The term is left out of this '
+            f'step, {self.skipped[pair.name]} so far.',
             logger='current',
             level=logging.WARNING,
         )
@@ -289,12 +291,3 @@ def by_teacher(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
 def taps_of(pairs: Iterable[Pair], side: Literal['student', 'teacher']) -> list[str]:
     """Return the taps of pairs on one side, each once."""
     return list(dict.fromkeys(tap for pair in pairs for tap in getattr(pair, f'{side}_taps')))
-
-
-def check_needs(pair: Pair, student: nn.Module) -> None:
-    """Raise ConfigError if a pair needs boxes and the student's batches have none."""
-    if 'boxes' in pair.method.needs and not is_detector(student):
-        raise ConfigError(
-            f'Expected a detector of mmdet as student of pair {pair.name!r}, because {pair.method.label} needs boxes, '
-            f'but got {type(student).__name__}. Choose another method.'
-        )

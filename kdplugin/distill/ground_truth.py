@@ -16,9 +16,14 @@ def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
 
 
+def samples_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the data samples among the arguments of a model's ``forward``, None without any."""
+    return kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+
+
 def truth_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return samples, labels, boxes and the size of the padded batch, as ``StepContext`` calls them."""
-    samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+    samples = samples_of(args, kwargs)
     height, width = first_tensor(args, kwargs).shape[-2:]
     return dict(
         data_samples=samples, labels=segmentation_labels(samples), boxes=object_boxes(samples),
@@ -44,4 +49,14 @@ def object_boxes(samples: Any) -> list[Tensor] | None:
 
 def is_detector(model: nn.Module) -> bool:
     """Tell whether a model is mmdet's, so that its data samples carry boxes."""
-    return any(base.__module__.split('.')[0] == 'mmdet' for base in type(model).__mro__)
+    return 'mmdet' in packages_of(model)
+
+
+def is_segmentor(model: nn.Module) -> bool:
+    """Tell whether a model is mmseg's, whose batches have a label for each pixel."""
+    return 'mmseg' in packages_of(model)
+
+
+def packages_of(model: nn.Module) -> set[str]:
+    """Return the packages that a model's class and its bases come from."""
+    return {base.__module__.split('.')[0] for base in type(model).__mro__}

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.registry import MODELS
+from torch import nn
 
 from kdplugin.distill.calibration import Calibration
+from kdplugin.distill.ground_truth import is_detector
 from kdplugin.distill.methods import Method
 from kdplugin.distill.schedules import Weight, check_count, check_number, parse_schedule
 from kdplugin.errors import ConfigError
@@ -199,3 +201,12 @@ def build_method(name: str, entry: Mapping[str, Any]) -> Method:
             f'Expected settings that {method.__name__} takes in pair {name!r} but got {sorted(entry)}: {error}. '
             'Correct them.'
         ) from None
+
+
+def check_needs(pair: Pair, student: nn.Module) -> None:
+    """Raise ConfigError if a pair needs boxes and the student's batches have none."""
+    if 'boxes' in pair.method.needs and not is_detector(student):
+        raise ConfigError(
+            f'Expected a detector of mmdet as student of pair {pair.name!r}, because {pair.method.label} needs boxes, '
+            f'but got {type(student).__name__}. Choose another method.'
+        )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdplugin.distill.ground_truth import is_detector
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import catch
 from kdplugin.errors import PathError, TapError
@@ -43,9 +44,8 @@ def synthetic_batch(model: nn.Module, size: tuple[int, int], batch: int = 1) -> 
     """Return random images (B, 3, H, W) and data samples with ground truth that suits an mmdet or mmseg model."""
     inputs = torch.randn(batch, 3, *size)
     device = next(model.parameters()).device
-    family = {base.__module__.split('.')[0] for base in type(model).__mro__}
     meta: dict[str, Any] = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
-    make = _detection_sample if 'mmdet' in family else _segmentation_sample
+    make = _detection_sample if is_detector(model) else _segmentation_sample
     samples = [make({**meta, 'scale_factor': (1.0, 1.0), 'img_id': n}, device) for n in range(batch)]
     return inputs.to(device), samples
 

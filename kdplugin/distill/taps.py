@@ -34,14 +34,16 @@ def version_of(tensor: Tensor) -> int:
 
 
 class Caught:
-    """Outputs by tap path, in call order, and whether something wrote into them afterwards."""
+    """Outputs by tap path, in call order, how many calls they are of, and whether something wrote into them later."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self.tensors: dict[str, list[Tensor]] = {path: [] for path in paths}
+        self.calls = dict.fromkeys(self.tensors, 0)
         self._versions: dict[str, list[int]] = {path: [] for path in self.tensors}
 
     def add(self, path: str, tensors: list[Tensor]) -> None:
         self.tensors[path] += tensors
+        self.calls[path] += 1
         if not torch.compiler.is_compiling():
             self._versions[path] += [version_of(tensor) for tensor in tensors]
 

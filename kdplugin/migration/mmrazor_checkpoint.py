@@ -12,7 +12,7 @@ from kdplugin.errors import CheckpointError
 from kdplugin.migration.mmrazor_models import read_source, scoped
 from kdplugin.migration.notes import Note
 from kdplugin.reports.tables import count
-from kdplugin.weights.export import META_KEPT
+from kdplugin.weights.export import META_KEPT, check_target
 from kdplugin.weights.reading.io import read_checkpoint, state_dict_of, write_checkpoint
 
 STUDENT = 'architecture.'
@@ -34,10 +34,7 @@ def migrate_checkpoint(source: str | Path, target: str | Path, trust_checkpoint:
         CheckpointError: the source holds no student, or the target has another ending or is the source.
     """
     source, target = Path(source), Path(target)
-    if target.suffix not in ('.pth', '.safetensors'):
-        raise CheckpointError(f'Expected OUT to end in .pth or .safetensors but got {target}. Rename it.')
-    if target.exists() and source.exists() and target.samefile(source):
-        raise CheckpointError(f'Expected OUT to be another file but got the checkpoint {source} itself. Rename it.')
+    check_target(source, target)
     checkpoint = read_checkpoint(source, trust_checkpoint=trust_checkpoint)
     weights = state_dict_of(checkpoint, str(source))
     student = {key[len(STUDENT) :]: value.clone() for key, value in weights.items() if key.startswith(STUDENT)}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from torch import nn
 
+from kdplugin.distill.ground_truth import is_segmentor
 from kdplugin.distill.probe import PROBE_SIZE
 from kdplugin.distill.teachers.preprocessing import preprocessing_difference
 from kdplugin.distill.teachers.teacher import build_teacher_model
@@ -176,11 +176,6 @@ def _pairs(config: Config, student: Source, teacher: Source, notes: list[Note]) 
             Note('kept', 'teacher', f"sees the student's images, normalised otherwise: {difference_text}; {cure}")
         )
     return pairs
-
-
-def is_segmentor(model: nn.Module) -> bool:
-    """Tell whether a model is mmseg's, whose batches have a label for each pixel."""
-    return any(base.__module__.split('.')[0] == 'mmseg' for base in type(model).__mro__)
 
 
 def _tell_size(

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from kdplugin.distill.distillation import check_needs
-from kdplugin.distill.pairs import Pair, build_method, pair_mistakes, parse_pair, taps_of
+from kdplugin.distill.pairs import Pair, build_method, check_needs, pair_mistakes, parse_pair, taps_of
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.module_paths import find_module

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from kdplugin.checkpoint_schemes import local_file
 from kdplugin.distill.settings import plain
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.reading.io import atomic_file, hash_file
+from kdplugin.weights.reading.io import hash_file, write_text
 
 SUFFIX = '.metrics.json'
 
@@ -61,8 +61,7 @@ def write_measurement(checkpoint: str | Path, key: tuple[str, str], metrics: Map
     numbers = {name: float(value) for name, value in metrics.items()}
     new = Measurement(hash_file(checkpoint), *key, numbers)
     others = [one for one in recall(checkpoint) if one.data != new.data]
-    with atomic_file(f'{checkpoint}{SUFFIX}') as temporary:
-        Path(temporary).write_text(json.dumps([vars(one) for one in (*others, new)], indent=1))
+    write_text(f'{checkpoint}{SUFFIX}', json.dumps([vars(one) for one in (*others, new)], indent=1))
     return new
 
 

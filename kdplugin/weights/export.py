@@ -80,10 +80,7 @@ def export_student(source: str | Path, target: str | Path, trust_checkpoint: boo
             source.
     """
     source, target = Path(source), Path(target)
-    if target.suffix not in ('.pth', '.safetensors'):
-        raise CheckpointError(f'Expected OUT to end in .pth or .safetensors but got {target}. Rename it.')
-    if target.exists() and source.exists() and target.samefile(source):
-        raise CheckpointError(f'Expected OUT to be another file but got the checkpoint {source} itself. Rename it.')
+    check_target(source, target)
     checkpoint = read_checkpoint(source, trust_checkpoint=trust_checkpoint)
     weights = {key: value.detach().clone() for key, value in student_weights(checkpoint, str(source)).items()}
     saved_meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), Mapping) else None
@@ -109,3 +106,11 @@ def _as_plain(value: Any) -> Any:
     if hasattr(value, 'tolist'):
         return value.tolist()
     raise TypeError(f'Object of type {type(value).__name__} is not JSON serializable')
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Raise CheckpointError if an export to ``target`` would have no known format, or overwrite its source."""
+    if target.suffix not in ('.pth', '.safetensors'):
+        raise CheckpointError(f'Expected OUT to end in .pth or .safetensors but got {target}. Rename it.')
+    if target.exists() and source.exists() and target.samefile(source):
+        raise CheckpointError(f'Expected OUT to be another file but got the checkpoint {source} itself. Rename it.')

@@ -24,7 +24,7 @@ from kdplugin.weights.mapping.tree import Node
 from kdplugin.weights.mapping.values import arranged, readable, value_anchors
 from kdplugin.weights.plan import Entry, ProjectionPlan
 from kdplugin.weights.projection.layers import choose_layers, weight_similarity
-from kdplugin.weights.reading.io import atomic_file
+from kdplugin.weights.reading.io import write_text
 from kdplugin.weights.reading.source import MemorySource, TensorSource, open_source
 from kdplugin.weights.reading.unwrap import plain_names, tensors_of
 from kdplugin.weights.reports.mapping_report import mapping_report, print_mapping
@@ -269,8 +269,7 @@ class WeightMapper:
 
     def export_mapping_report(self, output_path: str | Path) -> None:
         """Write pairs, scores, coverage and what is left as JSON."""
-        with atomic_file(output_path) as temporary:
-            Path(temporary).write_text(json.dumps(mapping_report(self.plan, self.source), indent=2) + '\n')
+        write_text(output_path, json.dumps(mapping_report(self.plan, self.source), indent=2) + '\n')
 
     def print_analysis(self, top_n: int = 10, show_unmatched: bool = True) -> None:
         """Print counts, the best pairs, notes, and what is left with the reason."""

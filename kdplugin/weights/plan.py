@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdplugin.errors import CheckpointError
-from kdplugin.weights.reading.io import atomic_file
+from kdplugin.weights.reading.io import write_text
 
 KINDS = ('exact', 'renamed', 'converted', 'projected', 'random', 'refused')
 """How a target tensor is filled.
@@ -259,8 +259,7 @@ class ProjectionPlan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan as a JSON file, atomically."""
-        with atomic_file(path) as temporary:
-            Path(temporary).write_text(self.to_json() + '\n')
+        write_text(path, self.to_json() + '\n')
 
     @classmethod
     def load(cls, path: str | Path) -> ProjectionPlan:

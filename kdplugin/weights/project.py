@@ -17,7 +17,7 @@ from kdplugin.weights.planning import make_plan
 from kdplugin.weights.projection.head_counts import Heads
 from kdplugin.weights.projection.moments import measure_moments
 from kdplugin.weights.reading.checks import require_floating
-from kdplugin.weights.reading.io import atomic_file, hash_file, hash_tensors
+from kdplugin.weights.reading.io import hash_file, hash_tensors, write_text
 from kdplugin.weights.reading.source import open_source
 from kdplugin.weights.reading.tensor_source import TensorSource
 from kdplugin.weights.reports.picture import save_picture
@@ -43,12 +43,8 @@ class Projection:
         """Write plan.json, report.json, report.txt (every tensor) and layers.png into a folder."""
         folder = Path(folder)
         self.report.plan.save(folder / 'plan.json')
-        for name, text in (
-            ('report.json', self.report.to_json()),
-            ('report.txt', report_text(self.report, every_tensor=True)),
-        ):
-            with atomic_file(folder / name) as temporary:
-                Path(temporary).write_text(text + '\n')
+        write_text(folder / 'report.json', self.report.to_json() + '\n')
+        write_text(folder / 'report.txt', report_text(self.report, every_tensor=True) + '\n')
         save_picture(self.report, folder / 'layers.png')
 
 

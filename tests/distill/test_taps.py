@@ -228,3 +228,13 @@ def test_kept_hooks_keep_no_tensors() -> None:
     assert seen() is not None
     del caught
     assert seen() is None
+
+
+def test_calls_are_counted_also_where_one_puts_out_several_tensors() -> None:
+    shared = nn.Linear(2, 2)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    with catch(model, ['0', '1'], 'model') as caught:
+        model(torch.zeros(1, 2))
+    assert caught.calls == {'0': 2, '1': 1}
+    caught.add('1', [torch.zeros(1), torch.zeros(1)])
+    assert caught.calls['1'] == 2

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from architecture_step import examine
-from projection_start import write_json
+from measuring import write_json
 
 from kdplugin.errors import ConfigError
 from kdplugin.reports.cli import run_tool

@@ -28,7 +28,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from peak_memory import peak_memory
+from measuring import peak_memory
 from torch import Tensor
 
 from kdplugin.errors import CheckpointError

@@ -14,25 +14,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from measuring import in_process, peak_memory, write_json
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from peak_memory import peak_memory
 from torch import nn
 
 from kdplugin import launch, quickstart
 from kdplugin.reports.cli import run_tool
 from kdplugin.reports.run_log import read_run
 from kdplugin.weights.project import project
-from kdplugin.weights.reading.io import atomic_file, hash_file
+from kdplugin.weights.reading.io import hash_file
 from kdplugin.weights.reading.source import open_source
 
 CONFIGS = Path('configs') / 'projection'
@@ -180,14 +178,6 @@ def train_teacher(config: Path, work_dir: str) -> None:
     launch.train(launch.prepare(launch.read_config(config), work_dir=work_dir))
 
 
-def in_process(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a process of its own, which begins with this module's imports and nothing else."""
-    context = get_context('forkserver')
-    context.set_forkserver_preload(['__main__', 'mmseg.models'])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(call, *arguments).result()
-
-
 def fingerprint(start: Start, seed: int, options: Sequence[str], inputs: str) -> str:
     """Return what tells a run from one with another config, other data or another teacher."""
     text = launch.read_config(start.config, launch.parse_options([*start.options, *options])).pretty_text
@@ -203,13 +193,6 @@ def kept_or_measured(start: Start, seed: int, options: Sequence[str], work: Path
         record = in_process(measure, start, seed, options, str(folder)) | {'fingerprint': mark}
         write_json(file, record)
     return record
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        Path(temporary).write_text(json.dumps(content, indent=2) + '\n')
 
 
 def recipe(records: Sequence[Mapping[str, Any]], teacher: Path) -> str:

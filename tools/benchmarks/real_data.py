@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from projection_start import write_json
+from measuring import write_json
 from real_data_files import prepare
 
 from kdplugin import launch

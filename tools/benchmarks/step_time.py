@@ -19,8 +19,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
-from peak_memory import peak_memory
-from projection_start import in_process, write_json
+from measuring import in_process, peak_memory, write_json
 from step_time_cases import (
     CASES,
     Case,

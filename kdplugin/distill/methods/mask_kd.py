@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdplugin.distill.adapters import match_size
+from kdplugin.distill.layouts import match_size
 from kdplugin.distill.methods.base import Method, StepContext
 from kdplugin.distill.methods.cross_head import part_of_teacher
 from kdplugin.distill.probe import ProbeResult

@@ -64,7 +64,8 @@ def catch_until(
         with contextlib.suppress(_Enough):
             yield caught
     require_fired(caught, owner)
-    wrong = [f'{path!r} {calls[path] - left[path]} times instead of {calls[path]}' for path in calls if left[path]]
+    ran = caught.calls
+    wrong = [f'{path!r} {ran[path]} times instead of {calls[path]}' for path in calls if ran[path] != calls[path]]
     if wrong:
         raise TapError(
             f'Expected every tap of the {owner} to run as often as in the probe but {", ".join(wrong)}. '
@@ -107,28 +108,17 @@ def find_steady(
     Raises:
         Exception: whatever the model raises when no size suits it; then only a single image runs.
     """
-    counts: dict[str, int] = {}
-
-    def count(path: str) -> Any:
-        def add(*_: Any) -> None:
-            counts[path] = counts.get(path, 0) + 1
-
-        return add
-
     failure: Exception | None = None
     for size in [(height, width * 3 // 2) for height, width in sizes] + list(sizes):
-        counts.clear()
-        with preserved_rng(), torch.no_grad(), contextlib.ExitStack() as hooks:
+        with preserved_rng(), torch.no_grad():
             inputs, samples = synthetic_batch(model, size, IMAGES)
-            for path in paths:
-                hooks.enter_context(find_module(model, path, owner).register_forward_hook(count(path)))
             try:
                 with catch(model, paths, owner, clone=probed.overwritten) as caught:
                     model(inputs, samples, mode=probed.mode)
             except Exception as error:
                 failure = error
                 continue
-        return _compare(dict(counts), probed.shapes, caught.tensors, inputs, samples)
+        return _compare(caught.calls, probed.shapes, caught.tensors, inputs, samples)
     raise failure or ValueError('no size to try')
 
 

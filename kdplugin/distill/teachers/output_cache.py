@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kdplugin.errors import ConfigError
 from kdplugin.module_paths import did_you_mean
-from kdplugin.weights.reading.io import atomic_file
+from kdplugin.weights.reading.io import atomic_file, write_text
 
 CACHE_KEYS = ('dir', 'max_bytes')
 UNITS = {'': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'TB': 10**12}
@@ -83,8 +83,7 @@ class OutputCache:
         self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
         self.hits = self.misses = 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(self.folder / 'about.json') as temporary:
-            Path(temporary).write_text(text)
+        write_text(self.folder / 'about.json', text)
         used = sum(file.stat().st_size for file in Path(folder).rglob('*.safetensors'))
         self.left = (max_bytes - used) // get_world_size()
         self._full = False

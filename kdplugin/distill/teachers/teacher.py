@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kdplugin.checkpoint_schemes import local_file
-from kdplugin.distill.ground_truth import first_tensor
+from kdplugin.distill.ground_truth import first_tensor, samples_of
 from kdplugin.distill.probe import ProbeResult, probe
 from kdplugin.distill.taps import catch
 from kdplugin.distill.teachers.determinism import kind_of, pipeline_text, random_parts
@@ -133,7 +133,7 @@ class Teacher:
     def outputs(self, taps: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, list[Tensor]]:
         """Return what taps put out for a student's batch; from disk, with a ``cache`` that has all of it."""
         images = first_tensor(args, kwargs)
-        samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+        samples = samples_of(args, kwargs)
         if self.cache is None:
             return self._run(taps, images, samples)
         return self.cache.outputs(

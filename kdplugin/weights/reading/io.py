@@ -177,6 +177,12 @@ def _read_safetensors(file: Path, map_location: Any) -> dict[str, torch.Tensor]:
         raise safetensors_damage(error, file) from None
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic_file(path) as temporary:
+        Path(temporary).write_text(text)
+
+
 def write_checkpoint(content: Mapping[str, Any], path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write ``content`` to ``path`` atomically: a reader sees the old file or the whole new one.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mapping_pairs.base import Built, Pair, Rule, State, first_output, fuse, renamed
 from mapping_pairs.cnn import SQUEEZED, STEM, images, part
+from mapping_pairs.swin import TORCHVISION_TO_TIMM
 from mapping_pairs.vit import QKV
 
 SWIN: dict[str, Any] = dict(embed_dim=24, depths=[1, 2, 2, 1], num_heads=[1, 2, 4, 8])
@@ -67,17 +68,7 @@ def tv_swinv2(tiny: bool) -> Built:
 
 def tv_swinv2_names(state: State) -> dict[str, Tensor]:
     """Return timm's tensors: a bias for queries and one for values, none for keys (torchvision sets it to zero)."""
-    rules = (
-        (r'^features\.0\.0', 'patch_embed.proj'),
-        (r'^features\.0\.2', 'patch_embed.norm'),
-        (r'^features\.([1357])\.(\d+)', lambda match: f'layers.{int(match[1]) // 2}.blocks.{match[2]}'),
-        (r'^features\.([246])', lambda match: f'layers.{int(match[1]) // 2}.downsample'),
-        (r'mlp\.0', 'mlp.fc1'),
-        (r'mlp\.3', 'mlp.fc2'),
-        (r'cpb_mlp\.fc1', 'cpb_mlp.0'),
-        (r'cpb_mlp\.fc2', 'cpb_mlp.2'),
-        (r'^head', 'head.fc'),
-    )
+    rules = (*TORCHVISION_TO_TIMM, (r'cpb_mlp\.fc1', 'cpb_mlp.0'), (r'cpb_mlp\.fc2', 'cpb_mlp.2'))
     result = renamed({k: v for k, v in state.items() if not re.search('position_index|coords_table', k)}, *rules)
     for name in [name for name in result if name.endswith('qkv.bias')]:
         queries, _, values = result.pop(name).chunk(3)

@@ -47,17 +47,19 @@ def torchvision_to_timm(tiny: bool) -> Built:
     return torchvision_swin(tiny), timm_swin(tiny), images(False)
 
 
+TORCHVISION_TO_TIMM = (
+    (r'^features\.0\.0', 'patch_embed.proj'),
+    (r'^features\.0\.2', 'patch_embed.norm'),
+    (r'^features\.([1357])\.(\d+)', lambda match: f'layers.{int(match[1]) // 2}.blocks.{match[2]}'),
+    (r'^features\.([246])', lambda match: f'layers.{int(match[1]) // 2}.downsample'),
+    (r'mlp\.0', 'mlp.fc1'),
+    (r'mlp\.3', 'mlp.fc2'),
+    (r'^head', 'head.fc'),
+)
+
+
 def torchvision_names(state: State) -> dict[str, Tensor]:
-    rules = (
-        (r'^features\.0\.0', 'patch_embed.proj'),
-        (r'^features\.0\.2', 'patch_embed.norm'),
-        (r'^features\.([1357])\.(\d+)', lambda match: f'layers.{int(match[1]) // 2}.blocks.{match[2]}'),
-        (r'^features\.([246])', lambda match: f'layers.{int(match[1]) // 2}.downsample'),
-        (r'mlp\.0', 'mlp.fc1'),
-        (r'mlp\.3', 'mlp.fc2'),
-        (r'^head', 'head.fc'),
-    )
-    return renamed({k: v for k, v in state.items() if not k.endswith('position_index')}, *rules)
+    return renamed({k: v for k, v in state.items() if not k.endswith('position_index')}, *TORCHVISION_TO_TIMM)
 
 
 def hf_to_timm(tiny: bool) -> Built:

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from kdplugin.errors import DataError
+from kdplugin.reports.measured.architectures import architectures_table
 from kdplugin.reports.measured.mapping import mapping_table
+from kdplugin.reports.measured.orion_digits import orion_digits_table
 from kdplugin.reports.measured.projection import projection_table
 from kdplugin.reports.measured.projection_start import projection_start_table
+from kdplugin.reports.measured.real_data import real_data_table
+from kdplugin.reports.measured.step_time import step_time_table
 from kdplugin.reports.measured.temperature import temperature_table
 
 NOT_MEASURED = 'Not measured yet.'
@@ -24,6 +28,10 @@ Make = Callable[[Mapping[str, Any]], str]
 
 TABLES: dict[str, tuple[str, str, Make]] = {
     'temperature': ('docs/distillation.md', 'docs/results/temperature.json', temperature_table),
+    'real_data': ('docs/distillation.md', 'docs/results/real_data.json', real_data_table),
+    'step_time': ('docs/distillation.md', 'docs/results/step_time.json', step_time_table),
+    'architectures': ('docs/distillation.md', 'docs/results/architecture_sweep.json', architectures_table),
+    'orion_digits': ('docs/orion.md', 'docs/results/orion_digits.json', orion_digits_table),
     'mapping': ('docs/results/mapping.md', 'docs/results/mapping.json', mapping_table),
     'projection_start': ('docs/weight_projection.md', 'docs/results/projection_start.json', projection_start_table),
     'projection': ('docs/weight_projection.md', 'docs/results/projection.json', projection_table),

@@ -51,6 +51,24 @@ def test_taps_that_fire_neither_without_nor_with_ground_truth_are_probed_by_pred
     assert result.shapes == {'bbox_head': [(2, 1, 6, 10), (2, 1, 6, 4)]}
 
 
+class Repeated(nn.Module):
+    """A layer that runs twice without training, as CondInst's head does, and once in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+
+    def forward(self, images: Tensor, samples: Any, mode: str) -> Any:
+        once = self.layer(images)
+        return {'loss': once.sum()} if mode == 'loss' else (once, self.layer(images))
+
+
+def test_training_says_how_often_a_tap_runs() -> None:
+    result = probe(Repeated(), ['layer'], 'student', SMALL)
+    assert result.mode == 'loss'
+    assert result.shapes == {'layer': [(1, 4, 64, 64)]}
+
+
 @pytest.mark.parametrize('config', [segmentor(auxiliary=True), detector()], ids=['mmseg', 'mmdet'])
 def test_synthetic_ground_truth_suits_the_losses(config: dict[str, Any]) -> None:
     model = build(config)

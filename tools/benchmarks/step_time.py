@@ -32,6 +32,9 @@ from step_time_cases import (
     training_step,
 )
 
+from kdplugin.distill.distiller import distillation_of
+from kdplugin.distill.taps import catch
+from kdplugin.distill.teachers.teacher_speed import relative_difference
 from kdplugin.reports.cli import run_tool
 
 RESULTS = Path('docs') / 'results' / 'step_time.json'
@@ -143,6 +146,25 @@ def memory_of(case: Case, dtype: str, setup: Setup, name: str) -> int:
         return (peak_memory() if setup.device == 'cpu' else torch.cuda.max_memory_allocated()) >> 20
 
 
+@torch.no_grad()
+def teacher_difference(case: Case, dtype: str, setup: Setup) -> float:
+    """Return how far our teacher's outputs at the tap are from the eager one's in float32, relative to their norm."""
+    torch.manual_seed(0)
+    student, config = configs(case, setup.size)
+    images, samples = batch_of(setup.size, setup.images, setup.device, student)
+    plain = build_plain(config).to(setup.device).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = str(Path(folder) / 'teacher.pth')
+        torch.save({'state_dict': plain.state_dict()}, checkpoint)
+        options = {} if dtype == 'float32' else {'precision': dtype}
+        model = build_ours(case, student, config, checkpoint, options)
+        teacher = next(iter(distillation_of(model).teachers.values()))  # type: ignore[union-attr]
+        ours = teacher.outputs([case.tap], (images, samples), {})
+    with catch(plain, [case.tap], 'teacher') as caught:
+        plain(images, samples, mode='tensor')
+    return relative_difference(ours, caught.tensors)
+
+
 def measure(case: Case, dtype: str, setup: Setup) -> dict[str, Any]:
     """Time one case, in this process."""
     torch.set_num_threads(setup.threads)
@@ -170,6 +192,8 @@ def run_all(setup: Setup) -> None:
             if setup.memory:
                 kinds = ('student', 'ours', *(case.rivals if setup.rival is not None else ()))
                 row['peak_mb'] = {kind: in_process(memory_of, case, dtype, setup, kind) for kind in kinds}
+            if not case.cached:
+                row['teacher_difference'] = float(f'{in_process(teacher_difference, case, dtype, setup):.1e}')
             same = {key: row[key] for key in ('case', 'teacher_dtype', 'device')}
             rows = [*(old for old in rows if {key: old.get(key) for key in same} != same), row]
             write_json(setup.out, {'rows': rows})

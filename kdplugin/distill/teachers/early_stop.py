@@ -103,13 +103,14 @@ def find_steady(
         paths: the taps.
         probed: what they put out for one image.
         owner: how messages call the model.
-        sizes: (H, W) that the probe tried.
+        sizes: (H, W) to try, before the one at which the probe succeeded.
 
     Raises:
         Exception: whatever the model raises when no size suits it; then only a single image runs.
     """
     failure: Exception | None = None
-    for size in [(height, width * 3 // 2) for height, width in sizes] + list(sizes):
+    sizes = list(dict.fromkeys([*sizes, *([] if probed.size is None else [probed.size])]))
+    for size in [(height, width * 3 // 2) for height, width in sizes] + sizes:
         with preserved_rng(), torch.no_grad():
             inputs, samples = synthetic_batch(model, size, IMAGES)
             try:

@@ -17,7 +17,12 @@ from kdplugin.distill.teachers.determinism import kind_of, pipeline_text, random
 from kdplugin.distill.teachers.early_stop import Steady, catch_until, find_steady
 from kdplugin.distill.teachers.output_cache import OutputCache, cache_mistakes, parse_bytes
 from kdplugin.distill.teachers.preprocessing import INPUT_KEYS, TeacherInput, input_mistakes
-from kdplugin.distill.teachers.teacher_model import build_teacher_model, load_strictly, teacher_model_config
+from kdplugin.distill.teachers.teacher_model import (
+    build_teacher_model,
+    load_strictly,
+    teacher_model_config,
+    weights_of,
+)
 from kdplugin.distill.teachers.teacher_speed import (
     SPEED_KEYS,
     FastParts,
@@ -27,9 +32,9 @@ from kdplugin.distill.teachers.teacher_speed import (
     parse_speed,
     speed_mistakes,
 )
-from kdplugin.errors import ConfigError
+from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.module_paths import did_you_mean
-from kdplugin.weights.reading.io import hash_file, read_checkpoint, state_dict_of
+from kdplugin.weights.reading.io import hash_file
 
 __all__ = [
     'Teacher', 'build_teacher', 'build_teacher_model', 'load_strictly', 'load_teacher', 'teacher_mistakes',
@@ -72,18 +77,34 @@ class Teacher:
         self._module = module
         self._fast = FastParts(module, Speed(fuse=False), ())
         self._device: torch.device | None = None
+        self._asked = False
         self._whole = True
 
     @property
     def module(self) -> nn.Module:
         """The model with the loaded weights, on the device of the last batch.
 
-        What folding puts aside there is moved when first asked for.
+        Weights that folded ones stand for are let go when the teacher first runs, unless somebody asked for them
+        before; they are read again from the checkpoint when first asked for.
+
+        Raises:
+            CheckpointError: the file is not the one that was loaded.
         """
+        self._asked = True
         if not self._whole and self._device is not None:
+            self._fast.take_back(self._weights_again)
             self._module.to(self._device)
             self._whole = True
         return self._module
+
+    def _weights_again(self) -> dict[str, Tensor]:
+        file = local_file(self.checkpoint)
+        if not file.is_file() or hash_file(file) != self.sha256:
+            raise CheckpointError(
+                f'Expected the teacher checkpoint {self.checkpoint} to be the file that was loaded at the start but it '
+                'was changed or removed since. Bring it back, with sha256 ' + self.sha256 + '.'
+            )
+        return weights_of(self.config)
 
     @property
     def how(self) -> str:
@@ -143,6 +164,8 @@ class Teacher:
     def _run(self, taps: Sequence[str], images: Tensor, samples: Sequence[Any] | None) -> dict[str, list[Tensor]]:
         if self.probed is None:
             raise ConfigError('Expected a probed teacher but got none. Build it through kdplugin.Distiller.')
+        if self._device is None and not self._asked and self.config.get('checkpoint'):
+            self._fast.let_go()
         images, samples = self.input(images, samples)
         if self.speed.lays_out(images.device) and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -160,7 +183,7 @@ class Teacher:
     def _place(self, device: torch.device) -> None:
         """Move what runs, and not what it stands for."""
         if self._device != device:
-            self._whole = device == next(self._module.parameters()).device
+            self._whole = self._asked and device == next(self._module.parameters()).device
             lay_out(self._module.to(device), self.speed.lays_out(device))
             self._device = device
 
@@ -246,14 +269,12 @@ def load_teacher(module: nn.Module, config: Mapping[str, Any]) -> Teacher:
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or does not fit in every tensor.
     """
-    path = local_file(config['checkpoint'])
-    weights = state_dict_of(read_checkpoint(path, trust_checkpoint=config.get('trust_checkpoint')), str(path))
-    load_strictly(module, weights, f'teacher checkpoint {config["checkpoint"]}')
+    load_strictly(module, weights_of(config), f'teacher checkpoint {config["checkpoint"]}')
     module.requires_grad_(False)
     return Teacher(
         module.eval(),
         str(config['checkpoint']),
-        hash_file(path),
+        hash_file(local_file(config['checkpoint'])),
         tensors=len(module.state_dict()),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         config=config,

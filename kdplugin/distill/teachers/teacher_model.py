@@ -11,8 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from kdplugin.checkpoint_schemes import local_file
 from kdplugin.distill.model_config import student_config
 from kdplugin.errors import CheckpointError, ConfigError
+from kdplugin.weights.reading.io import read_checkpoint, state_dict_of
 
 
 def build_teacher_model(config: Mapping[str, Any]) -> nn.Module:
@@ -43,6 +45,16 @@ def teacher_model_config(config: Mapping[str, Any]) -> Any:
     if 'default_scope' in cfg:
         model.setdefault('_scope_', cfg.default_scope)
     return model
+
+
+def weights_of(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a teacher config's checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or unsafe.
+    """
+    path = local_file(config['checkpoint'])
+    return state_dict_of(read_checkpoint(path, trust_checkpoint=config.get('trust_checkpoint')), str(path))
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -176,6 +176,7 @@ class FastParts:
     def __init__(self, module: nn.Module, speed: Speed, taps: Iterable[str]) -> None:
         self.module = module
         self.folded = list(folded_parts(module)) if speed.folds else []
+        self._gone: dict[str, Tensor] = {}
         self.compiled: list[tuple[nn.Module, Any]] = []
         if speed.compile:
             with self.in_place():
@@ -196,6 +197,26 @@ class FastParts:
                 owner._modules[name] = was
             for part, _ in self.compiled:
                 part.__dict__.pop('forward', None)
+
+    def let_go(self) -> None:
+        """Free the weights of the convolutions that folded ones stand for, until ``take_back``."""
+        with self.in_place():
+            used = {id(parameter) for parameter in self.module.parameters()}
+        for name, parameter in self.module.named_parameters():
+            if id(parameter) not in used and parameter.dim() > 1:
+                self._gone[name] = parameter
+                parameter.data = parameter.data.new_empty(0)
+
+    def take_back(self, read: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Give the module all of its weights again.
+
+        Args:
+            read: returns them by name; called only where some were let go.
+        """
+        weights = read() if self._gone else {}
+        for name, parameter in self._gone.items():
+            parameter.data = weights[name].to(parameter)
+        self._gone.clear()
 
 
 def folded_parts(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -233,3 +234,5 @@ def test_a_model_of_one_size_is_run_at_that(model: Pyramid, batches: list[tuple[
     assert batches == [(2, 6, 9), (2, 8, 12), (2, 6, 6), (2, 8, 8)]
     with pytest.raises(ValueError, match='8x8 only'):
         find_steady(model, ['score'], probed, 'teacher', [(6, 6)])
+    late = replace(probed, size=(8, 8))
+    assert find_steady(model, ['score'], late, 'teacher', [(6, 6)]).inputs.shape == (2, 3, 8, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import nn
 
 from kdplugin.distill.taps import catch
 from kdplugin.distill.teachers.teacher import Teacher, build_teacher
-from kdplugin.errors import ConfigError, TapError
+from kdplugin.errors import CheckpointError, ConfigError, TapError
 from kdplugin.weights.reading.io import hash_tensors
 
 WIDE = segmentor(16, dropout=0.5)
@@ -198,12 +199,35 @@ def test_the_loaded_module_follows_the_batch_when_it_is_asked_for(shared: Path) 
     """A folded copy runs; what it stands for moves when somebody needs it."""
     teacher = teacher_of(shared, ['backbone'])
     meta = torch.device('meta')
+    assert teacher.module.backbone.conv1.weight.device.type == 'cpu'
     inputs = segmentation_batch()['inputs'].to(meta)
     assert ask(teacher, ['backbone'], inputs=inputs, data_samples=None)['backbone'][0].device == meta
     folded = teacher._module.backbone.conv1
     assert folded.weight.device.type == 'cpu'
     assert teacher.module.backbone.conv1 is folded
     assert folded.weight.device == meta
+
+
+def test_weights_that_folded_ones_stand_for_are_let_go_and_read_again(shared: Path) -> None:
+    before = hash_tensors(build_teacher(dict(model=WIDE, checkpoint=str(shared / 'segmentor.pth'))).module.state_dict())
+    teacher = teacher_of(shared, ['backbone'])
+    found = ask(teacher, ['backbone'])
+    held = sum(parameter.numel() for parameter in teacher._module.backbone.parameters())
+    assert held < 0.01 * teacher.parameters
+    assert hash_tensors(teacher.module.state_dict()) == before
+    for one, other in zip(found['backbone'], ask(teacher, ['backbone'])['backbone'], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weights_are_not_read_again_from_another_file(shared: Path, tmp_path: Path) -> None:
+    file = tmp_path / 'teacher.pth'
+    shutil.copy(shared / 'segmentor.pth', file)
+    teacher = build_teacher(dict(model=WIDE, checkpoint=str(file)))
+    teacher.learn(['backbone'], build(segmentor()), [(64, 64)])
+    ask(teacher, ['backbone'])
+    save_weights(WIDE, file, seed=5)
+    with pytest.raises(CheckpointError, match='to be the file that was loaded at the start but it was changed'):
+        teacher.module  # noqa: B018
 
 
 def dataset(*transforms: Any) -> BaseDataset:

@@ -61,7 +61,9 @@ class Calibration:
             ConfigError: there are none.
         """
         if not len(self.batches):
-            raise ConfigError(f'Expected calibration batches for {doing} but got none. Give a few of the training data.')
+            raise ConfigError(
+                f'Expected calibration batches for {doing} but got none. Give a few of the training data.'
+            )
         console = Console(stderr=True)
         yield from track(
             self.batches, doing, console=console, transient=True, disable=not (self.progress and sys.stderr.isatty())

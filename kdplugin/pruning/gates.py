@@ -65,20 +65,20 @@ def gated(blocks: Blocks, *, heads: Tensor | None = None, neurons: Tensor | None
     with contextlib.ExitStack() as stack:
         for block in range(len(blocks)):
             if heads is not None:
-                handle = blocks[block, 'attn.proj'].register_forward_pre_hook(_head_hook(heads[block]))
+                handle = blocks[block, 'attn.proj'].register_forward_pre_hook(_head_hook(heads, block))
                 stack.callback(handle.remove)
             if neurons is not None:
-                handle = blocks[block, 'mlp.ffn_ln'].register_forward_hook(_neuron_hook(neurons[block]))
+                handle = blocks[block, 'mlp.ffn_ln'].register_forward_hook(_neuron_hook(neurons, block))
                 stack.callback(handle.remove)
         yield
 
 
-def _head_hook(gate: Tensor) -> Any:
-    return lambda _, inputs: (gate_heads(inputs[0], gate),)
+def _head_hook(gates: Tensor, block: int) -> Any:
+    return lambda _, inputs: (gate_heads(inputs[0], gates[block]),)
 
 
-def _neuron_hook(gate: Tensor) -> Any:
-    return lambda norm, inputs, output: gated_layer_norm(inputs[0], gate, norm).to(output.dtype)
+def _neuron_hook(gates: Tensor, block: int) -> Any:
+    return lambda norm, inputs, output: gated_layer_norm(inputs[0], gates[block], norm).to(output.dtype)
 
 
 @contextlib.contextmanager

@@ -102,7 +102,5 @@ def make_pruning_plan(
         kept[unit] = choose(scores[unit], budget)
         name = what if isinstance(what, str) else getattr(what, '__name__', type(what).__name__)
         said[unit] = {'scorer': name, 'budget': budget.record()} | ({'seed': seed} if name == 'random' else {})
-    plan = PruningPlan(
-        kept[HEADS], kept[NEURONS], sizes.num_heads, sizes.hidden, sizes.head_dim, sizes.prefix, said
-    )
+    plan = PruningPlan(kept[HEADS], kept[NEURONS], sizes.num_heads, sizes.hidden, sizes.head_dim, sizes.prefix, said)
     return Choice(plan, scores)

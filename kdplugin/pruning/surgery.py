@@ -90,9 +90,7 @@ def prune_state(plan: PruningPlan, source: Any) -> dict[str, Tensor]:
     opened = open_source(source)
     prefix = prefix_of(opened, plan.prefix, opened.name)
     pruned = apply_plan(projection_plan(plan, opened), opened).tensors
-    return {
-        name: pruned[name[len(prefix) :]] if name.startswith(prefix) else opened[name].clone() for name in opened
-    }
+    return {name: pruned[name[len(prefix) :]] if name.startswith(prefix) else opened[name].clone() for name in opened}
 
 
 def restore_heads(plan: PruningPlan, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

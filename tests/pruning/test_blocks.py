@@ -33,7 +33,7 @@ def test_sizes_of_files() -> None:
 
 def test_several_backbones_need_a_prefix() -> None:
     model = nn.ModuleDict({'one': StandIn(), 'two': Detector()})
-    with pytest.raises(CheckpointError, match="Expected one backbone in ModuleDict but got 'one.', 'two.backbone.'"):
+    with pytest.raises(CheckpointError, match=r"Expected one backbone in ModuleDict but got 'one.', 'two.backbone.'"):
         blocks_of(model)
     assert blocks_of(model, 'two.backbone.').sizes.prefix == 'two.backbone.'
 
@@ -48,13 +48,13 @@ def test_models_that_cannot_be_pruned() -> None:
         blocks_of(uneven)
     plain = StandIn()
     del plain.blocks[1].mlp.ffn_ln
-    with pytest.raises(PathError, match="Expected a module path of the block 1 of StandIn but got 'mlp.ffn_ln'"):
+    with pytest.raises(PathError, match=r"Expected a module path of the block 1 of StandIn but got 'mlp.ffn_ln'"):
         blocks_of(plain)
 
 
 def test_the_width_of_a_head_must_be_known() -> None:
     state = dict(StandIn().state_dict())
-    with pytest.raises(ConfigError, match='divide 24 rows of q in teacher.pth but got num_heads=None, head_dim=None'):
+    with pytest.raises(ConfigError, match=r'divide 24 rows of q in teacher.pth but got num_heads=None, head_dim=None'):
         sizes_of(state, where='teacher.pth')
     with pytest.raises(ConfigError, match='got num_heads=5, head_dim=4'):
         sizes_of(state, num_heads=5)

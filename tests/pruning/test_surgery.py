@@ -144,7 +144,7 @@ def test_restored_heads_of_a_whole_detector_and_of_large_half_precision() -> Non
 
 
 def test_a_pruned_ffn_cannot_be_restored() -> None:
-    with pytest.raises(CheckpointError, match='block 0 keeps 5 of 20 neurons. ffn_ln normalises over the kept'):
+    with pytest.raises(CheckpointError, match=r'block 0 keeps 5 of 20 neurons. ffn_ln normalises over the kept'):
         restore_heads(plan(), {})
 
 
@@ -174,7 +174,7 @@ def test_another_student_is_refused() -> None:
     teacher = stirred(StandIn())
     with pytest.raises(CheckpointError, match=r'Expected blocks.0.attn.q_bias of shape \(12,\), by the plan, but'):
         projection_plan(plan(), teacher, StandIn())
-    with pytest.raises(CheckpointError, match='Expected backbone.pos_embed in .* is missing'):
+    with pytest.raises(CheckpointError, match=r'Expected backbone.pos_embed in .* is missing'):
         projection_plan(plan(), teacher, Detector())
-    with pytest.raises(CheckpointError, match='Expected 12 along axis 0 of .*, 2 heads x 6, but got 24'):
+    with pytest.raises(CheckpointError, match=r'Expected 12 along axis 0 of .*, 2 heads x 6, but got 24'):
         restore_heads(HEADS_ALONE, teacher.state_dict())

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from kdplugin.errors import ConfigError
 from kdplugin.pruning.blocks import HEADS, Blocks
 from kdplugin.pruning.calibration import Calibration
+from kdplugin.pruning.statistics import real_tokens
 from kdplugin.weights.mapping.execution import untouched
 
 ROWS = 1 << 24
@@ -41,11 +42,14 @@ def entropy_scores(calibration: Calibration, unit: str) -> Tensor:
     blocks = calibration.blocks
     units = blocks.sizes.units(unit)
     if unit != HEADS:
-        raise ConfigError(f"Expected unit='heads' for attention entropy but got {unit!r}. Score neurons with another one.")
+        raise ConfigError(
+            f"Expected unit='heads' for attention entropy but got {unit!r}. Score neurons with another one."
+        )
     sums, calls = torch.zeros(len(blocks), units, dtype=torch.float64), torch.zeros(len(blocks), 1, dtype=torch.float64)
 
-    def see(block: int, queries: Tensor, keys: Tensor, scale: float | None, mask: Tensor | None) -> None:
-        sums[block] += attention_entropy(queries, keys, scale, mask).double().cpu() / math.log(max(keys.shape[-2], 2))
+    def see(block: int, real: Tensor, queries: Tensor, keys: Tensor, scale: float | None, mask: Tensor | None) -> None:
+        found = attention_entropy(queries, keys, scale=scale, mask=mask, real=real)
+        sums[block] += found.double().cpu() / math.log(max(keys.shape[-2], 2))
         calls[block] += 1
 
     with untouched(calibration.model), _watched(blocks, see):
@@ -60,7 +64,14 @@ def entropy_scores(calibration: Calibration, unit: str) -> Tensor:
     return 1 - sums / calls
 
 
-def attention_entropy(queries: Tensor, keys: Tensor, scale: float | None = None, mask: Tensor | None = None) -> Tensor:
+def attention_entropy(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    scale: float | None = None,
+    mask: Tensor | None = None,
+    real: Tensor | None = None,
+) -> Tensor:
     """Return the entropy of softmax(q k^T * scale) by head [A], in nats, meaned over images and queries.
 
     Args:
@@ -68,6 +79,7 @@ def attention_entropy(queries: Tensor, keys: Tensor, scale: float | None = None,
         keys: [N, A, K, d].
         scale: d^-0.5 by default.
         mask: added to the scores, or of booleans where True takes part, as in ``scaled_dot_product_attention``.
+        real: [N, L], the queries that count; by default all.
 
     Example:
         >>> float(attention_entropy(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 8, 4))) == math.log(8)
@@ -82,8 +94,9 @@ def attention_entropy(queries: Tensor, keys: Tensor, scale: float | None = None,
             part = mask[begin : begin + step] if mask.ndim == 4 and len(mask) > 1 else mask
             scores = scores.masked_fill(~part, float('-inf')) if part.dtype == torch.bool else scores + part
         logs = scores.log_softmax(-1)
-        total += -(logs.exp() * logs.nan_to_num(neginf=0)).sum(-1).sum((0, 2))
-    return total / (len(queries) * queries.shape[-2])
+        entropy = -(logs.exp() * logs.nan_to_num(neginf=0)).sum(-1)
+        total += (entropy if real is None else entropy * real[begin : begin + step, None]).sum((0, 2))
+    return total / (len(queries) * queries.shape[-2] if real is None else real.sum())
 
 
 class _SeesAttention(TorchFunctionMode):
@@ -105,12 +118,12 @@ class _SeesAttention(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _watched(blocks: Blocks, see: Callable[..., None]) -> Iterator[None]:
-    """Call ``see(block, queries, keys, scale, mask)`` for every attention inside a block."""
-    current: list[int] = []
+    """Call ``see(block, real, queries, keys, scale, mask)`` for every attention inside a block."""
+    current: list[tuple[int, Tensor]] = []
 
     def enter(block: int) -> Any:
-        def hook(_: nn.Module, __: Any) -> None:
-            current.append(block)
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            current.append((block, real_tokens(inputs[0]).flatten(1)))
 
         return hook
 
@@ -119,7 +132,7 @@ def _watched(blocks: Blocks, see: Callable[..., None]) -> Iterator[None]:
 
     def inside(*arguments: Any) -> None:
         if current:
-            see(current[-1], *arguments)
+            see(*current[-1], *arguments)
 
     with contextlib.ExitStack() as stack:
         for block in range(len(blocks)):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from kdplugin.pruning.blocks import HEADS, Blocks
 from kdplugin.pruning.calibration import Calibration
+from kdplugin.pruning.statistics import real_tokens
 from kdplugin.weights.mapping.execution import untouched
 
-DAMPING = 1e-4
+DAMPING = 1e-6
 """Of the mean of a covariance's diagonal, added to it before it is inverted."""
 
 
@@ -43,14 +44,23 @@ def reconstruction_scores(calibration: Calibration, unit: str, *, refit: bool = 
 
 
 def input_moments(calibration: Calibration, path: str, doing: str) -> list[Tensor]:
-    """Return E[x x^T] [D, D] over all tokens of what a module of each block reads, in float64."""
+    """Return E[x x^T] [D, D] over tokens of what a module of each block reads, in float64; padding is left out."""
     blocks: Blocks = calibration.blocks
     sums: dict[int, Any] = {}
     counts: dict[int, int] = {}
 
+    real: dict[int, Tensor] = {}
+
+    def note(block: int) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            real[block] = real_tokens(inputs[0]).flatten()
+
+        return hook
+
     def adder(block: int) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0].detach().flatten(0, -2).double()
+            x = x[real[block]] if block in real else x
             sums[block] = sums.get(block, 0) + x.T @ x
             counts[block] = counts.get(block, 0) + len(x)
 
@@ -58,6 +68,8 @@ def input_moments(calibration: Calibration, path: str, doing: str) -> list[Tenso
 
     with contextlib.ExitStack() as stack:
         for block in range(len(blocks)):
+            if path.startswith('attn.'):
+                stack.callback(blocks[block, 'attn'].register_forward_pre_hook(note(block)).remove)
             stack.callback(blocks[block, path].register_forward_pre_hook(adder(block)).remove)
         stack.enter_context(untouched(calibration.model))
         for batch in calibration.walk(doing):

@@ -52,5 +52,7 @@ def _gradient(loss: object, gates: Tensor) -> Tensor:
             'Expected an objective that depends on the blocks but its gradient is none. Run the pruned backbone in it.'
         )
     if not torch.isfinite(gradient).all():
-        raise ConfigError(f'Expected a finite gradient but got NaN or infinity (loss {float(loss.detach()):g}). Use float32.')
+        raise ConfigError(
+            f'Expected a finite gradient but got NaN or infinity (loss {float(loss.detach()):g}). Use float32.'
+        )
     return gradient

@@ -1,4 +1,4 @@
-"""Things with weights: backbones and heads, registered in ``kdplugin.registry.MODELS``."""
+"""Things with weights: backbones, necks and heads, registered in ``kdplugin.registry.MODELS``."""
 
 from importlib.util import find_spec
 
@@ -12,6 +12,13 @@ if find_spec('mmseg') is not None:  # a user of mmdet alone has none
     __all__ += ['LightASPPHead']
 
 if find_spec('timm') is not None:
+    from kdplugin.models.backbones.eva_student import EVAViTStudent
+    from kdplugin.models.backbones.eva_vit import EVAViT
     from kdplugin.models.backbones.timm_backbone import TimmBackbone
 
-    __all__ += ['TimmBackbone']
+    __all__ += ['EVAViT', 'EVAViTStudent', 'TimmBackbone']
+
+if find_spec('timm') is not None and find_spec('mmcv') is not None:
+    from kdplugin.models.necks import SimpleFeaturePyramid
+
+    __all__ += ['SimpleFeaturePyramid']

@@ -227,16 +227,27 @@ def sleep(_: Path) -> dict[str, Any]:
     return {}
 
 
+def spin(_: Path) -> dict[str, Any]:
+    while True:
+        pass
+
+
 def die(_: Path) -> dict[str, Any]:
     sys.exit(7)
 
 
 @pytest.mark.parametrize(
-    ('what', 'reason'), [(sleep, 'not done after 1 s'), (die, 'the process ended with exit code 7')]
+    ('what', 'reason'),
+    [
+        (sleep, 'not done after 1 s of processor time'),
+        (spin, 'not done after 1 s of processor time'),
+        (die, 'the process ended with exit code 7'),
+    ],
 )
 def test_what_hangs_or_dies_is_ended(what: Any, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(architecture_sweep, 'METHOD', 'fork')
     monkeypatch.setattr(architecture_sweep, 'examine', what)
+    monkeypatch.setattr(architecture_sweep, 'HANGS', 2 if what is sleep else 30)
     began = time.monotonic()
     assert isolated(Path('x.py'), 1, 2**40) == {'config': 'x.py', 'stage': 'plain', 'reason': reason}
     assert time.monotonic() - began < 30

@@ -100,7 +100,9 @@ def test_a_step_trains_and_a_teachers_pass_stops_at_its_tap() -> None:
 
 
 def test_rows_of_other_cases_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(_call: Any, case: Any, dtype: str, *_: Any) -> Any:
+    def measured(call: Any, case: Any, dtype: str, *_: Any) -> Any:
+        if call is step_time.teacher_difference:
+            return 1.26e-6
         return {'case': case.name, 'teacher_dtype': dtype, 'device': 'D', 'ratio': 2}
 
     monkeypatch.setattr(step_time, 'in_process', measured)
@@ -108,7 +110,9 @@ def test_rows_of_other_cases_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     old = [{'case': name, 'teacher_dtype': 'float32', 'device': 'D', 'ratio': 1} for name in ('gfl_neck', 'gfl_head')]
     out.write_text(json.dumps({'rows': [*old, {**old[0], 'device': 'other'}]}))
     run_all(Namespace(cases=['gfl_neck'], dtypes=['float32'], out=out, memory=False, rival=None, size=320))
-    rows = [(row['case'], row['device'], row['ratio']) for row in json.loads(out.read_text())['rows']]
+    written = json.loads(out.read_text())['rows']
+    assert written[-1]['teacher_difference'] == 1.3e-6
+    rows = [(row['case'], row['device'], row['ratio']) for row in written]
     assert rows == [('gfl_head', 'D', 1), ('gfl_neck', 'other', 1), ('gfl_neck', 'D', 2)]
 
 
@@ -124,3 +128,9 @@ def test_what_stands_for_quantization_has_every_name() -> None:
 def test_a_folder_without_the_rival(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r'Expected a checkout of MMRazor at .* but found none\. Clone it'):
         load_rival(tmp_path)
+
+
+def test_our_teacher_says_what_the_eager_one_says() -> None:
+    setup = Namespace(size=64, images=1, device='cpu')
+    assert step_time.teacher_difference(CASES['gfl_neck'], 'float32', setup) <= 1e-5
+    assert 1e-5 < step_time.teacher_difference(CASES['gfl_neck'], 'bfloat16', setup) <= 5e-2

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ PACKAGES = ('mmdet', 'mmseg')
 RESULTS = Path('docs') / 'results' / 'architecture_sweep.json'
 WORK = Path('work_dirs') / 'architecture_sweep'
 METHOD = 'forkserver'
+HANGS = 10
+"""How many times the bound on its processor time a process may take on the clock."""
 TRIES = 3
 """Configs of a folder that are tried until a plain model trains."""
 SMALL = (r'r18|tiny|[-_]t[-_.]|nano|mit-b0|b0', r'r50|[-_]s[-_.]|small|mobilenet')
@@ -70,29 +73,32 @@ def folders(package: str) -> Iterator[tuple[str, list[Path]]]:
         yield folder.name, sorted(configs, key=lambda path: preference(path.name))
 
 
-def _child(config: Path, answer: Connection, memory: int) -> None:
+def _child(config: Path, answer: Connection, seconds: int, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
     answer.send(examine(config))
 
 
-def isolated(config: Path, seconds: float, memory: int) -> dict[str, Any]:
-    """Examine a config in a process of its own, and end it when it takes too long."""
+def isolated(config: Path, seconds: int, memory: int) -> dict[str, Any]:
+    """Examine a config in a process of its own, which ends after ``seconds`` of processor time, or when it hangs."""
     context: Any = get_context(METHOD)
     context.set_forkserver_preload(['architecture_step', 'mmdet.models', 'mmseg.models'])
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(config, theirs, memory))
+    process = context.Process(target=_child, args=(config, theirs, seconds, memory))
     process.start()
     theirs.close()
-    outcome = {'config': config.name, 'stage': 'plain', 'reason': f'not done after {seconds:.0f} s'}
+    late = f'not done after {seconds} s of processor time'
+    outcome = {'config': config.name, 'stage': 'plain', 'reason': late}
     try:
-        if ours.poll(seconds):
+        if ours.poll(HANGS * seconds):
             outcome = ours.recv()
     except EOFError:
         process.join(5)
-        outcome['reason'] = f'the process ended with exit code {process.exitcode}'
+        if process.exitcode != -signal.SIGXCPU:
+            outcome['reason'] = f'the process ended with exit code {process.exitcode}'
     if process.is_alive():
         process.terminate()
     process.join()
@@ -126,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--packages', nargs='+', choices=PACKAGES, default=list(PACKAGES))
     parser.add_argument('--folders', nargs='+', help='these alone; by default all')
     parser.add_argument('--again', action='store_true', help='examine again what was examined before')
-    parser.add_argument('--seconds', type=float, default=600, help='bound on the time of a folder')
+    parser.add_argument('--seconds', type=int, default=300, help='bound on the processor time of a config')
     parser.add_argument('--gigabytes', type=float, default=16, help='bound on the address space of a folder')
     parser.add_argument('--out', type=Path, default=RESULTS)
     parser.add_argument('--work', type=Path, default=WORK, help='folder of the outcomes')
@@ -158,7 +164,7 @@ def record(arguments: argparse.Namespace, package: str, name: str, configs: Sequ
     print(f'{time.perf_counter() - began:6.1f} s  {package}/{name}: {outcome["stage"]} {outcome["reason"]}', flush=True)
 
 
-def first_that_trains(configs: Sequence[Path], seconds: float, memory: int) -> dict[str, Any]:
+def first_that_trains(configs: Sequence[Path], seconds: int, memory: int) -> dict[str, Any]:
     """Return the outcome of the first config whose plain model trains; else why the first does not."""
     first: dict[str, Any] = {'config': None, 'stage': 'plain', 'reason': 'no config with a model'}
     for number, config in enumerate(configs[:TRIES]):

@@ -19,6 +19,7 @@ STORES = {*GROUND, 'weights', 'pruning', 'checkpoint_schemes', 'registry', 'loss
 ENGINE = {'models', 'datasets', 'distill'}
 MAY_IMPORT = {
     'errors': set(),
+    'elastic': set(),
     'module_paths': {'errors'},
     'weights': GROUND,
     'pruning': {*GROUND, 'weights'},
@@ -26,12 +27,15 @@ MAY_IMPORT = {
     'registry': {'checkpoint_schemes'},
     'losses': {*GROUND, 'registry'},
     **dict.fromkeys(ENGINE, STORES),
+    'distill': {*STORES, 'models'},  # a step of diffusion is made with the generator's own flow and text encoder
     'reports': STORES | ENGINE,
     'hooks': {*STORES, *ENGINE, 'reports'},
     'preflight': {*STORES, *ENGINE, 'reports'},
     'launch': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight'},
     'quickstart': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'launch'},
+    'production': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'launch'},
     'migration': {*STORES, *ENGINE, 'reports'},
+    'pruning_run': {*STORES, *ENGINE, 'reports', 'launch'},
     'weight_targets': {*GROUND, 'weights', 'reports', 'launch'},
 }
 """What each room may import besides itself."""

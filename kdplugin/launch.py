@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import datetime
 import importlib
 import io
 import re
@@ -21,9 +22,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import kdplugin.registry  # noqa: F401 - teaches mmengine safe loading and where mmseg is
-from kdplugin.distill.model_config import is_distiller, plain_model_config
+from kdplugin.distill.model_config import is_distillation, plain_model_config
 from kdplugin.errors import CheckpointError, ConfigError
-from kdplugin.hooks.safe_checkpoint_hook import latest_complete_checkpoint
+from kdplugin.hooks.find_checkpoint import latest_complete_checkpoint
+from kdplugin.hooks.stop_signals import stop_signals
 from kdplugin.preflight.data import require_matching_classes
 from kdplugin.preflight.findings import host_mistakes
 from kdplugin.preflight.work_dir import check_writable, work_dir_of
@@ -171,7 +173,7 @@ def _add_hooks(config: Config) -> None:
         hooks['checkpoint'] = {**checkpoint, 'type': SAFE_HOOK}
     config.default_hooks = hooks
     custom = list(config.get('custom_hooks') or [])
-    if is_distiller(config.get('model') or {}) and not any(hook.get('type') == DISTILLATION_HOOK for hook in custom):
+    if is_distillation(config.get('model') or {}) and not any(hook.get('type') == DISTILLATION_HOOK for hook in custom):
         config.custom_hooks = [*custom, dict(type=DISTILLATION_HOOK)]
 
 
@@ -184,7 +186,7 @@ def _set_resume(config: Config, resume: str | None) -> None:
         found: Path | None = Path(resume)
     else:
         with trust_checkpoints(bool(config.get('trust_checkpoint', False))):
-            found = latest_complete_checkpoint(config.work_dir)
+            found = latest_complete_checkpoint(config.work_dir, _other_folders(config))
     if found is None:
         print(f'No complete checkpoint in {config.work_dir}: starting from the beginning.')
         config.resume = False
@@ -192,10 +194,17 @@ def _set_resume(config: Config, resume: str | None) -> None:
     config.resume, config.load_from = True, str(found)
 
 
+def _other_folders(config: Config) -> list[Path]:
+    """Return where a recipe saves its checkpoints, if that is not its work dir."""
+    folder = ((config.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
+    return [Path(folder) / Path(config.work_dir).name] if folder and '://' not in str(folder) else []
+
+
 def build_runner(config: Config) -> Runner:
     """Build the Runner of a prepared config; on machines without a GPU, processes talk through gloo."""
     if config.launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        limit = (config.get('env_cfg', {}).get('dist_cfg') or {}).get('timeout')
+        torch.distributed.init_process_group('gloo', timeout=limit and datetime.timedelta(seconds=limit))
     warnings.filterwarnings('ignore', message='.*pkg_resources is deprecated.*')
     with trust_checkpoints(bool(config.get('trust_checkpoint', False))), host_mistakes():
         runner_type = config.get('runner_type')
@@ -203,10 +212,11 @@ def build_runner(config: Config) -> Runner:
 
 
 def train(config: Config) -> Runner:
-    """Train a prepared config to its end."""
-    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), host_mistakes():
+    """Train a prepared config to its end, or until SIGTERM or SIGUSR1, see ``stop_signals``."""
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), host_mistakes(), stop_signals():
         runner = build_runner(config)
-        require_matching_classes(config, runner.model)
+        if isinstance(runner.model, torch.nn.Module):  # FlexibleRunner builds it later
+            require_matching_classes(config, runner.model)
         runner.train()
     return runner
 

@@ -7,6 +7,8 @@ import argparse
 import os
 import sys
 
+from torch.distributed.elastic.multiprocessing.errors import record
+
 from kdplugin import launch
 from kdplugin.reports.cli import run_tool
 
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0
 
-    return run_tool(body)
+    return run_tool(record(body))  # torchrun shows the traceback of the process that failed first
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
@@ -18,6 +17,8 @@ from kdplugin.distill.distiller import ADAPTERS, adapters_of, distillation_of
 from kdplugin.distill.schedules import Moment
 from kdplugin.distill.teachers.teacher import Teacher, load_strictly
 from kdplugin.errors import CheckpointError, ConfigError
+from kdplugin.hooks.model_of import model_of
+from kdplugin.hooks.resume_checks import check_resumed_weights
 from kdplugin.registry import HOOKS
 from kdplugin.reports.opening import PairLine, ParameterCounts, TeacherMatch, opening_report
 from kdplugin.reports.teacher_metric import recall
@@ -116,12 +117,13 @@ class DistillationHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if runner._resume:
+            check_resumed_weights(runner, checkpoint)
             student, distillation = self._parts(runner)
             check_resume(student, distillation, checkpoint)
 
     @staticmethod
     def _parts(runner: Runner) -> tuple[nn.Module, Distillation]:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         distillation = distillation_of(model)
         if distillation is None:
             raise ConfigError(
@@ -153,15 +155,6 @@ def check_resume(student: nn.Module, distillation: Distillation, checkpoint: dic
     Raises:
         CheckpointError: names what does not fit.
     """
-    weights = checkpoint.get('state_dict', {})
-    own = student.state_dict()
-    wrong = [key for key in own.keys() ^ weights.keys() if not key.endswith('num_batches_tracked')]
-    wrong += [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
-    if wrong:
-        raise CheckpointError(
-            f'Expected to resume this student but {len(wrong)} tensors do not fit, such as {sorted(wrong)[:3]}. '
-            'Resume with the config that wrote the checkpoint, or use load_from to start anew.'
-        )
     saved = checkpoint.get(KEY)
     if saved is None:
         raise CheckpointError(

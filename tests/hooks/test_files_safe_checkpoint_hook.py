@@ -91,7 +91,7 @@ def test_truncated_and_weights_only_files_are_passed_over_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr('kdplugin.hooks.safe_checkpoint_hook.print_log', lambda message, **_: said.append(message))
+    monkeypatch.setattr('kdplugin.hooks.find_checkpoint.print_log', lambda message, **_: said.append(message))
     saved(tmp_path, 'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth')
     whole = (tmp_path / 'epoch_3.pth').read_bytes()
     (tmp_path / 'epoch_3.pth').write_bytes(whole[: len(whole) // 2])
@@ -103,6 +103,7 @@ def test_truncated_and_weights_only_files_are_passed_over_and_named(
         'epoch_3.pth is damaged',
         'an optimizer in .*epoch_2.pth but it holds weights',
     )
+    assert 'epoch_1.pth has no checksum' in said.pop()
     for message, pattern in zip(said, expected, strict=True):
         assert re.search(f'Not resumed from: Expected .*{pattern}', message)
 

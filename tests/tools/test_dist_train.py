@@ -120,7 +120,7 @@ def test_dist_train_takes_mmdets_arguments_and_variables(echo: dict[str, str]) -
     environment = dict(echo, NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='1234')
     said = words_of('dist_train.sh', 'my config.py', '8', '--cfg-options', 'a=[1, 2]', environment=environment)
     assert said == [
-        f'PYTHONPATH={ROOT}:mine', '-m', 'torch.distributed.run', '--nnodes=2', '--node_rank=1',
+        f'PYTHONPATH={ROOT}:mine', '-m', 'kdplugin.elastic', '--nnodes=2', '--node_rank=1',
         '--master_addr=10.0.0.1', '--master_port=1234', '--nproc_per_node=8', f'{ROOT}/tools/train.py',
         'my config.py', '--launcher', 'pytorch', '--cfg-options', 'a=[1, 2]',
     ]  # fmt: skip
@@ -139,8 +139,8 @@ def test_slurm_train_takes_mmdets_arguments_and_variables(echo: dict[str, str]) 
     said = words_of('slurm_train.sh', 'part', 'job', 'c.py', 'w', '--amp', environment=environment)
     assert said[1:] == [
         '-p', 'part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8', '--cpus-per-task=3',
-        '--kill-on-bad-exit=1', '--quotatype=spot', '--time', '9', 'python', '-u', f'{ROOT}/tools/train.py', 'c.py',
-        '--work-dir=w', '--launcher=slurm', '--amp',
+        '--kill-on-bad-exit=1', '--signal=USR1@120', '--quotatype=spot', '--time', '9', 'python', '-u',
+        f'{ROOT}/tools/train.py', 'c.py', '--work-dir=w', '--launcher=slurm', '--amp',
     ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ import torch
 
 from kdplugin.errors import CheckpointError
 from kdplugin.weights.reading.damage import CONTAINERS, pickle_damage, refusal, safetensors_damage
+from kdplugin.weights.reading.seal import check_seal
 from kdplugin.weights.reading.stand_ins import stand_ins
 from kdplugin.weights.reading.unwrap import state_dict_of
 
@@ -144,7 +145,8 @@ def read_checkpoint(
         map_location: where tensors go, as in ``torch.load``.
         trust_checkpoint: True unpickles everything, which can run any program; None takes the surrounding
             ``trust_checkpoints`` block, or False.
-        mmap: leave tensors of a zip file (what ``torch.save`` writes since 1.6) on disk until they are touched.
+        mmap: leave tensors of a zip file (what ``torch.save`` writes since 1.6) on disk until they are touched; its
+            checksum, if it has one, is not looked at then.
 
     Raises:
         CheckpointError: the file is missing, damaged, not a dict, or wants to run code.
@@ -157,6 +159,8 @@ def read_checkpoint(
             raise CheckpointError(f'Expected a checkpoint file but {file} {problem}. Check the path.')
         if file.suffix == '.safetensors':
             return {'state_dict': _read_safetensors(file, map_location)}
+        if not mmap:
+            check_seal(file)
         content = _load_pickle(file, str(file), map_location, trust, mmap)
         name = str(file)
     else:

@@ -9,7 +9,10 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODEL_WRAPPERS as ROOT_MODEL_WRAPPERS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
+from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
 from kdplugin import checkpoint_schemes
@@ -21,13 +24,24 @@ MODELS = Registry(
     locations=['kdplugin.losses', 'kdplugin.models', 'kdplugin.distill'],
 )
 MODEL_WRAPPERS = Registry(
-    'model_wrapper', parent=ROOT_MODEL_WRAPPERS, scope='kdplugin', locations=['kdplugin.hooks.cpu_ddp']
+    'model_wrapper',
+    parent=ROOT_MODEL_WRAPPERS,
+    scope='kdplugin',
+    locations=['kdplugin.hooks.cpu_ddp', 'kdplugin.hooks.fsdp'],
 )
+STRATEGIES = Registry('strategy', parent=ROOT_STRATEGIES, scope='kdplugin', locations=['kdplugin.hooks.fsdp'])
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=ROOT_OPTIM_WRAPPERS, scope='kdplugin', locations=['kdplugin.hooks.cpu_amp']
 )
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optim_wrapper_constructor',
+    parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='kdplugin',
+    locations=['kdplugin.hooks.trained_parameters'],
+)
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='kdplugin', locations=['kdplugin.hooks'])
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='kdplugin', locations=['kdplugin.datasets'])
+TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='kdplugin', locations=['kdplugin.datasets'])
 
 # `_base_ = ['mmseg::...']` looks for a distribution named mmsegmentation, which the OneDL line does not have;
 # by its import name the package is found on both stacks.

@@ -18,6 +18,7 @@ from kdplugin.hooks.model_of import is_sharded, model_of
 from kdplugin.hooks.resume_checks import check_no_nan, check_resumed_weights
 from kdplugin.hooks.resumed_data import by_iterations, continue_data, gathers_gradients, validation_is_due
 from kdplugin.hooks.same_start import check_same_start
+from kdplugin.hooks.steady_workers import keep_workers
 from kdplugin.hooks.stop_signals import Agreement, Stopped, received
 from kdplugin.registry import HOOKS
 from kdplugin.weights.reading.io import write_text
@@ -96,6 +97,9 @@ class SafeCheckpointHook(CheckpointHook):
                 runner.logger.info(f'Removed {name}, which a killed run left half written.')
         Path(runner.work_dir, STOPPED).unlink(missing_ok=True)
         check_same_start(model_of(runner), sharded=is_sharded(runner))
+        for loop in (runner.train_loop, runner.val_loop):
+            if loop is not None:
+                keep_workers(loop.dataloader)
         if self._resumed is not None:
             self._continue(runner, self._resumed)
             self._resumed = None

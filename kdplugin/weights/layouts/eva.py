@@ -70,8 +70,8 @@ def _renamed(name: str, table: Mapping[str, str], what: str) -> str:
 def timm_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the detection form's tensors as those of timm's ``Eva`` with ``class_token=False``; values stay.
 
-    The position of the class token and the rotary tables have no place there. timm's final norm is not among them: the
-    detection form has none, so that norm has to be an identity, or what it reads be taken.
+    The position of the class token and the rotary tables have no place there. The detection form has no final norm:
+    with ``use_fc_norm=False, use_post_transformer_norm=False`` timm's model has none either, and loads them strictly.
 
     Args:
         weights: by the names of the detection form, without a prefix.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -134,6 +136,32 @@ class NoteRank(Hook):
     @staticmethod
     def _adapters(runner: Runner) -> str:
         return hash_tensors(adapters_of(runner.model.module).state_dict())
+
+
+@HOOKS.register_module()
+class FailAt(Hook):
+    """Let one of several processes fail before an iteration, and note when.
+
+    Args:
+        how: 'raise' an error, 'kill' the process or its data 'worker', put 'nan' into a weight, or 'stop' it as a
+            scheduler does.
+    """
+
+    def __init__(self, how: str, rank: int = 1, iteration: int = 2) -> None:
+        self.how, self.when = how, (rank, iteration)
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if (runner.rank, runner.iter) != self.when:
+            return
+        Path(runner.work_dir, 'failed').write_text(str(time.time()))
+        if self.how == 'raise':
+            raise RuntimeError('a broken image')
+        if self.how == 'nan':
+            next(runner.model.parameters()).data.fill_(float('nan'))
+        elif self.how == 'worker':
+            os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM if self.how == 'stop' else signal.SIGKILL)
 
 
 class Stopped(Exception):

@@ -49,9 +49,10 @@ def scale(value: Any, weight: float) -> Any:
 
 
 def total(losses: Mapping[str, Any]) -> Tensor:
-    """Add up what mmengine's ``parse_losses`` would add up."""
-    return sum(  # type: ignore[return-value]
+    """Add up what mmengine's ``parse_losses`` would add up; 0 where there is nothing."""
+    terms = (
         value.mean() if isinstance(value, Tensor) else sum(item.mean() for item in value)
         for name, value in losses.items()
         if 'loss' in name
     )
+    return sum(terms, start=torch.zeros(()))  # type: ignore[arg-type, return-value]

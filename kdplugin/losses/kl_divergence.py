@@ -32,6 +32,7 @@ def kl_divergence(
     teacher: Tensor,
     *,
     temperature: float = 1.0,
+    sigmoid: bool = False,
     labels: Tensor | None = None,
     ignore_index: Ignored = 255,
 ) -> Tensor:
@@ -45,6 +46,8 @@ def kl_divergence(
         student: logits (N, C, H, W) or (N, C).
         teacher: logits of the same shape; no gradient flows into them.
         temperature: T > 0.
+        sigmoid: each class is scored by itself, as dense detectors do: the sum over classes of
+            KL(Bernoulli(sigmoid(teacher / T)) || Bernoulli(sigmoid(student / T))) instead.
         labels: class indices (N, H', W'); pixels labelled ``ignore_index`` do not count.
         ignore_index: the label that marks pixels to leave out; None counts every pixel, several
             labels, such as (0, 255), leave out the background too.
@@ -59,7 +62,11 @@ def kl_divergence(
         0.0
     """
     student, teacher = comparable(student, teacher)
-    return mean_over_valid(softmax_divergence(student, teacher, temperature=temperature), labels, ignore_index)
+    if sigmoid:
+        divergence = sigmoid_divergence(student, teacher, temperature=temperature).sum(1)
+    else:
+        divergence = softmax_divergence(student, teacher, temperature=temperature)
+    return mean_over_valid(divergence, labels, ignore_index)
 
 
 @MODELS.register_module()
@@ -68,18 +75,19 @@ class KLDivergenceLoss(DistillationLoss):
 
     Args:
         temperature: T > 0, applied to both sides.
+        sigmoid: each class is scored by itself.
         ignore_index: label of the pixels that do not count; None counts all, several may be given.
     """
 
     compares = 'logits'
     temperature: float
 
-    def __init__(self, temperature: float = 1.0, ignore_index: Ignored = 255) -> None:
+    def __init__(self, temperature: float = 1.0, sigmoid: bool = False, ignore_index: Ignored = 255) -> None:
         super().__init__()
         self.temperature = check_positive(temperature, 'temperature', 'Try 1 to 8.')
+        self.sigmoid = sigmoid
         self.ignore_index = ignore_index
 
     def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor | None = None) -> Tensor:
-        return kl_divergence(
-            student, teacher, temperature=self.temperature, labels=labels, ignore_index=self.ignore_index
-        )
+        settings = dict(temperature=self.temperature, sigmoid=self.sigmoid, ignore_index=self.ignore_index)
+        return kl_divergence(student, teacher, labels=labels, **settings)  # type: ignore[arg-type]

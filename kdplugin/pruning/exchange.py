@@ -123,6 +123,6 @@ def require_whole(state: Mapping[str, Tensor]) -> None:
     hidden = {value.shape[0] for key, value in state.items() if key.endswith('mlp.w1.weight')}
     if len(sizes) > 1 or len(hidden) > 1 or any(rows != columns for rows, columns in sizes):
         raise CheckpointError(
-            f'Expected a backbone with all of its heads but q has the shapes {sorted(sizes)} and the FFN {sorted(hidden)} '
-            'neurons. Give the plan by which it was pruned (--plan).'
+            f'Expected a backbone with all of its heads but q has the shapes {sorted(sizes)} and the FFN '
+            f'{sorted(hidden)} neurons. Give the plan by which it was pruned (--plan).'
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from rich.console import RenderableType
 from rich.text import Text
 
 from kdplugin.distill.teachers.teacher import load_strictly
+from kdplugin.errors import CheckpointError
 from kdplugin.reports.plain_model import build_plain_model
 from kdplugin.reports.tables import count, new_table, number
 from kdplugin.weights.export import ExportReport
@@ -43,3 +45,14 @@ def strict_load(config: Config, path: str | Path) -> str:
         f'strict load into {type(model).__name__} of {config.filename}: {len(weights)} of '
         f'{len(model.state_dict())} tensors, {values:,} of {total:,} values matched'
     )
+
+
+def require_no_windows(config: Config) -> None:
+    """Raise CheckpointError if a block of a config's backbone attends in windows, which timm's ``Eva`` has not."""
+    blocks: Any = build_plain_model(config).get_submodule('backbone.blocks')
+    windowed = [number for number, block in enumerate(blocks) if getattr(block, 'window', 0)]
+    if windowed:
+        raise CheckpointError(
+            f"Expected a backbone without windows for timm's layout but blocks {windowed} of {config.filename} attend "
+            "in windows, which timm's Eva does not: it would compute something else. Use --layout orion."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,14 +131,15 @@ def project(
 
 @torch.no_grad()
 def load_into(target: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Write tensors into a model in place, so that its optimizer keeps them; return the names of those that changed."""
+    """Write tensors into a model in place, so that its optimizer keeps them; return the names of those that changed.
+
+    Modules load as they do from a checkpoint: what one computes for itself then (rotary tables) is computed here too.
+    """
     own = target.state_dict()
-    changed = []
-    for name, value in tensors.items():
-        given = value.to(own[name])
-        if not torch.equal(own[name], given):
-            changed.append(name)
-            own[name].copy_(given)
+    changed = [name for name, value in tensors.items() if not torch.equal(own[name], value.to(own[name]))]
+    state = OrderedDict((name, tensors[name]) for name in changed)
+    state._metadata = own._metadata  # type: ignore[attr-defined]  # today's names: nothing to convert
+    target.load_state_dict(state, strict=False)
     return changed
 
 

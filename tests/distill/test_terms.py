@@ -19,6 +19,11 @@ def test_total_is_what_parse_losses_adds_up() -> None:
     assert total(losses) == BaseModel.parse_losses(None, losses)[0] == 2 + 4 + 1.5  # type: ignore[arg-type]
 
 
+def test_nothing_adds_up_to_a_tensor_of_0() -> None:
+    """A student without a task: its KD terms are divided and scaled by tensors all the same."""
+    assert torch.equal(total({'acc': torch.tensor(9.0)}), torch.tensor(0.0))
+
+
 def test_scale_reaches_every_tensor_of_an_entry() -> None:
     one, other = torch.tensor(1.0), torch.tensor(2.0)
     assert scale(one, 3) == 3

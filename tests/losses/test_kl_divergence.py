@@ -227,6 +227,19 @@ def test_shapes_must_agree() -> None:
         kl_divergence(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 2, 2))
 
 
+def test_sigmoid_scores_are_one_coin_for_each_class() -> None:
+    """Against torch's own KL between Bernoulli distributions, in float64."""
+    student, teacher = logits(2, 4, 3, 3).double(), logits(2, 4, 3, 3, seed=1).double()
+    coins = [torch.distributions.Bernoulli(logits=side / 2) for side in (teacher, student)]
+    expected = 4 * torch.distributions.kl_divergence(*coins).sum(1)
+    value = kl_divergence(student, teacher, temperature=2.0, sigmoid=True)
+    assert float(value) == pytest.approx(float(expected.mean()), rel=1e-12)
+    labels = torch.full((2, 3, 3), 255)
+    labels[1, 0, 2] = 0
+    masked = KLDivergenceLoss(temperature=2.0, sigmoid=True)(student, teacher, labels=labels)
+    assert float(masked) == pytest.approx(float(expected[1, 0, 2]), rel=1e-12)
+
+
 def test_class_is_the_function_with_its_settings() -> None:
     student, teacher = logits(2, 3, 4, 4), logits(2, 3, 4, 4, seed=1)
     labels = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,9 @@ from kdplugin.pruning.plan import PruningPlan
 from kdplugin.pruning.surgery import prune_state
 from kdplugin.weights.layouts.eva import orion_weights
 
-SIZES: dict[str, Any] = dict(img_size=64, embed_dim=48, depth=3, window_size=3, drop_path_rate=0.0, pretrain_img_size=64)
+SIZES: dict[str, Any] = dict(
+    img_size=64, embed_dim=48, depth=3, window_size=3, drop_path_rate=0.0, pretrain_img_size=64
+)
 NEURONS = (tuple(range(128)),) * 3
 PLAN = PruningPlan(((0, 2), (1,), (0, 1, 3)), NEURONS, num_heads=4, hidden=128, head_dim=12)
 
@@ -75,9 +77,9 @@ def test_timm_computes_the_same_before_its_final_norm(tmp_path: Path) -> None:
     export_backbone(save(student, tmp_path / 'a.pth'), tmp_path / 'b.pth', 'timm', PLAN)
     weights = weights_in(tmp_path / 'b.pth')
     eva = Eva(
-        img_size=64, patch_size=16, embed_dim=48, depth=3, num_heads=4, mlp_ratio=8 / 3, qkv_fused=False, swiglu_mlp=True,
-        scale_mlp=True, use_rot_pos_emb=True, ref_feat_shape=(4, 4), class_token=False, num_classes=0, global_pool='',
-        dynamic_img_size=False,
+        img_size=64, patch_size=16, embed_dim=48, depth=3, num_heads=4, mlp_ratio=8 / 3, qkv_fused=False,
+        swiglu_mlp=True, scale_mlp=True, use_rot_pos_emb=True, ref_feat_shape=(4, 4), class_token=False, num_classes=0,
+        global_pool='', dynamic_img_size=False,
     ).eval()  # fmt: skip
     missing, extra = eva.load_state_dict(weights, strict=False)
     assert not extra
@@ -113,8 +115,8 @@ def test_what_cannot_be_expressed_is_refused(tmp_path: Path) -> None:
     neurons = PLAN.replaced(neurons=(tuple(range(100)),) * 3)
     with pytest.raises(CheckpointError, match='ffn_ln normalises over the kept neurons'):
         export_backbone(file, tmp_path / 'b.pth', 'orion', neurons)
-    with pytest.raises(ConfigError, match="Expected a layout of .* but got 'orino'. Did you mean 'orion'"):
+    with pytest.raises(ConfigError, match=r"Expected a layout of .* but got 'orino'. Did you mean 'orion'"):
         export_backbone(file, tmp_path / 'b.pth', 'orino', PLAN)
-    with pytest.raises(CheckpointError, match='Expected backbone.blocks.N.attn.q_proj.weight in a file but got none'):
+    with pytest.raises(CheckpointError, match=r'Expected backbone.blocks.N.attn.q_proj.weight in a file but got none'):
         backbone_of({'backbone.layer1.weight': torch.ones(1)}, 'a file')
     assert not (tmp_path / 'b.pth').exists()

@@ -269,7 +269,11 @@ def load_teacher(module: nn.Module, config: Mapping[str, Any]) -> Teacher:
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or does not fit in every tensor.
     """
-    load_strictly(module, weights_of(config), f'teacher checkpoint {config["checkpoint"]}')
+    name = f'teacher checkpoint {config["checkpoint"]}'
+    weights = weights_of(config)
+    if hasattr(module, 'own_tensors'):  # a model that is some of the parts of its file
+        weights = module.own_tensors(weights, name)
+    load_strictly(module, weights, name)
     module.requires_grad_(False)
     return Teacher(
         module.eval(),

@@ -54,7 +54,10 @@ def weights_of(config: Mapping[str, Any]) -> dict[str, Tensor]:
         CheckpointError: the file is missing, damaged or unsafe.
     """
     path = local_file(config['checkpoint'])
-    return state_dict_of(read_checkpoint(path, trust_checkpoint=config.get('trust_checkpoint')), str(path))
+    content = read_checkpoint(
+        path, trust_checkpoint=config.get('trust_checkpoint'), mmap=True
+    )  # of a large file, a part
+    return state_dict_of(content, str(path))
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:

@@ -11,6 +11,11 @@ if find_spec('mmseg') is not None:  # a user of mmdet alone has none
 
     __all__ += ['LightASPPHead']
 
+if find_spec('mmdet') is not None:
+    from kdplugin.models.detectors import OrionStudent, RigPreprocessor
+
+    __all__ += ['OrionStudent', 'RigPreprocessor']
+
 if find_spec('timm') is not None:
     from kdplugin.models.backbones.eva_student import EVAViTStudent
     from kdplugin.models.backbones.eva_vit import EVAViT

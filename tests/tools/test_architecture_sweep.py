@@ -211,11 +211,15 @@ def test_folders_examined_before_are_not_examined_again(tmp_path: Path, monkeypa
 
 
 def test_the_next_config_is_tried_where_a_plain_model_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    stages = {'a.py': 'plain', 'b.py': 'kd', 'c.py': 'ok'}
-    monkeypatch.setattr(
-        architecture_sweep, 'isolated', lambda config, *_: {'config': config.name, 'stage': stages[config.name]}
-    )
-    a, b, c = map(Path, stages)
+    stages = {'a.py': 'plain', 'b.py': 'kd', 'c.py': 'ok', 'slow.py': 'plain'}
+
+    def outcome(config: Path, *_: int) -> dict[str, str]:
+        late = 'not done after 1 s of processor time' if config.name == 'slow.py' else ''
+        return {'config': config.name, 'stage': stages[config.name], 'reason': late}
+
+    monkeypatch.setattr(architecture_sweep, 'isolated', outcome)
+    a, b, c, slow = map(Path, stages)
+    assert first_that_trains([slow, c], 1, 1)['config'] == 'slow.py'  # the others of its folder are no smaller
     assert first_that_trains([a, b, c], 1, 1)['config'] == 'b.py'  # what fails with us counts
     assert first_that_trains([a, a], 1, 1)['config'] == 'a.py'
     assert first_that_trains([a, a, a, c], 1, 1)['stage'] == 'plain'  # three are tried

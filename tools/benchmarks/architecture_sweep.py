@@ -37,8 +37,9 @@ WORK = Path('work_dirs') / 'architecture_sweep'
 METHOD = 'forkserver'
 HANGS = 10
 """How many times the bound on its processor time a process may take on the clock."""
+LATE = 'not done after'
 TRIES = 3
-"""Configs of a folder that are tried until a plain model trains."""
+"""Configs of a folder that are tried until a plain model trains, unless the smallest takes too long."""
 SMALL = (r'r18|tiny|[-_]t[-_.]|nano|mit-b0|b0', r'r50|[-_]s[-_.]|small|mobilenet')
 """Parts of names of small models, the smallest first."""
 LATER = r'dconv|mstrain|ms-|syncbn|amp|fp16|lsj|crop|640|instaboost|panoptic|levir|dsdl'
@@ -90,8 +91,7 @@ def isolated(config: Path, seconds: int, memory: int) -> dict[str, Any]:
     process = context.Process(target=_child, args=(config, theirs, seconds, memory))
     process.start()
     theirs.close()
-    late = f'not done after {seconds} s of processor time'
-    outcome = {'config': config.name, 'stage': 'plain', 'reason': late}
+    outcome = {'config': config.name, 'stage': 'plain', 'reason': f'{LATE} {seconds} s of processor time'}
     try:
         if ours.poll(HANGS * seconds):
             outcome = ours.recv()
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--packages', nargs='+', choices=PACKAGES, default=list(PACKAGES))
     parser.add_argument('--folders', nargs='+', help='these alone; by default all')
     parser.add_argument('--again', action='store_true', help='examine again what was examined before')
-    parser.add_argument('--seconds', type=int, default=300, help='bound on the processor time of a config')
+    parser.add_argument('--seconds', type=int, default=120, help='bound on the processor time of a config')
     parser.add_argument('--gigabytes', type=float, default=16, help='bound on the address space of a folder')
     parser.add_argument('--out', type=Path, default=RESULTS)
     parser.add_argument('--work', type=Path, default=WORK, help='folder of the outcomes')
@@ -172,6 +172,8 @@ def first_that_trains(configs: Sequence[Path], seconds: int, memory: int) -> dic
         if outcome['stage'] != 'plain':
             return outcome
         first = outcome if number == 0 else first
+        if outcome['reason'].startswith(LATE):
+            break
     return first
 
 

@@ -69,7 +69,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-iters = 900
+iters = 300
 peak_lr = 2e-3
 optim_wrapper = dict(
     type='OptimWrapper',

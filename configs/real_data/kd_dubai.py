@@ -5,7 +5,7 @@ model = dict(
     _delete_=True,
     type='kdplugin.Distiller',
     student=_base_.model,
-    teacher=dict(cfg='configs/real_data/teacher_dubai.py', checkpoint='work_dirs/real_data/teacher_dubai/iter_600.pth'),
+    teacher=dict(cfg='configs/real_data/teacher_dubai.py', checkpoint='work_dirs/real_data/teacher_dubai/iter_400.pth'),
     pairs=dict(
         logits=dict(
             tap='decode_head.conv_seg', loss=dict(type='kdplugin.KLDivergenceLoss', temperature=2.0), weight=2.0

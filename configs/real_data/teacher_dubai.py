@@ -1,7 +1,7 @@
 # Segmentation check, teacher: light ASPP on MobileNetV2 x1.0 with ImageNet weights.
 # Its BatchNorm is folded into the convolutions (scale 1, mean 0), so statistics stay as they are: norm_eval.
 _base_ = ['./dubai.py']
-iters = 600
+iters = 400
 param_scheduler = [
     dict(type='OneCycleLR', eta_max=_base_.peak_lr, total_steps=iters, pct_start=0.2, by_epoch=False),
 ]

@@ -105,8 +105,8 @@ def recipe(seeds: Sequence[int]) -> str:
     return (
         f'configs/orion: mAP in percent (COCO, IoU 0.50 to 0.95) on {teacher.digit_scenes.val} validation scenes of '
         f'{teacher.digit_scenes.size} pixels. The teacher is trained for {teacher.train_cfg.max_iters} steps of '
-        f'{teacher.train_dataloader.batch_size} scenes; one plan keeps a quarter of its heads and of its neurons. Students '
-        f'with seeds {list(seeds)} are trained for {student.train_cfg.max_iters} steps, the backbone alone; `random` '
+        f'{teacher.train_dataloader.batch_size} scenes; one plan keeps a quarter of its heads and of its neurons. '
+        f'Students with seeds {list(seeds)} are trained for {student.train_cfg.max_iters} steps, the backbone alone; `random` '
         "begins with a random backbone between the teacher's neck and head."
     )
 

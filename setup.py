@@ -19,6 +19,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['kdplugin', 'kdplugin.*']),
+    package_data={'kdplugin.datasets': ['prompts.json']},
     python_requires='>=3.10',  # the syntax used; 3.10 to 3.12 are what torch 2.8 and both mm* stacks support
     install_requires=[
         'torch>=2.6',  # torch.serialization.safe_globals accepts (object, name) pairs from 2.6 on
@@ -52,6 +53,7 @@ setup(
             'diffusers>=0.35 ; python_version >= "3.11"',  # the first release that knows Wan 2.2's two experts
             'transformers>=4.51 ; python_version >= "3.11"',  # UMT5 as diffusers loads it
         ],
+        'wan': ['diffusers>=0.40', 'transformers>=4.51'],  # the video teacher, its student and its text encoder
         'test': ['pytest>=8'],
         'dev': ['ruff>=0.12', 'mypy>=1.15'],
     },

@@ -17,6 +17,13 @@ def is_distiller(model: Mapping[str, Any]) -> bool:
     return (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rsplit('.', 1)[-1] == 'Distiller'
 
 
+def is_distillation(model: Mapping[str, Any]) -> bool:
+    """Tell whether a model config distils in any way, so that its run needs a DistillationHook."""
+    kind = model.get('type')
+    name = (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rsplit('.', 1)[-1]
+    return is_distiller(model) or name in ('DiffusionDistiller', 'build_diffusion_distiller')
+
+
 def student_config(model: Mapping[str, Any]) -> Any:
     """Return a copy of the student of a distillation, or of any other model config as it is."""
     return copy.deepcopy(model['student'] if is_distiller(model) else model)

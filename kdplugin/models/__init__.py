@@ -27,3 +27,8 @@ if find_spec('timm') is not None and find_spec('mmcv') is not None:
     from kdplugin.models.necks import SimpleFeaturePyramid
 
     __all__ += ['SimpleFeaturePyramid']
+
+if find_spec('diffusers') is not None:
+    from kdplugin.models.generators import WanLiteStudent
+
+    __all__ += ['WanLiteStudent']

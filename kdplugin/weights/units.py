@@ -34,8 +34,13 @@ class Atom:
 
     @property
     def core(self) -> tuple[int, ...]:
-        """The shape without ones at either end: a 1x1 convolution's is that of a linear layer."""
+        """The shape without ones at either end, and without a time of one frame.
+
+        A 1x1 convolution's is that of a linear layer; (O, I, 1, H, W), over one frame, that of one over images.
+        """
         shape = list(self.shape)
+        if len(shape) == 5 and shape[2] == 1:
+            shape.pop(2)
         while len(shape) > 1 and shape[-1] == 1:
             shape.pop()
         while len(shape) > 1 and shape[0] == 1:

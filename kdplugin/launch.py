@@ -34,6 +34,7 @@ from kdplugin.weights.reading.io import read_checkpoint, trust_checkpoints
 
 SAFE_HOOK = 'kdplugin.SafeCheckpointHook'
 DISTILLATION_HOOK = 'kdplugin.DistillationHook'
+PROJECTION_HOOK = 'kdplugin.WeightProjectionHook'
 CPU_AMP_WRAPPER = 'kdplugin.CPUAmpOptimWrapper'
 
 
@@ -141,6 +142,7 @@ def prepare(
     check_writable(Path(config.work_dir))
     if amp:
         _use_amp(config)
+    _check_strategy(config)
     _add_hooks(config)
     _set_resume(config, resume)
     if launcher != 'none' and not torch.cuda.is_available():
@@ -150,6 +152,21 @@ def prepare(
             find_unused_parameters=config.get('find_unused_parameters', False),
         )
     return config
+
+
+def _check_strategy(config: Config) -> None:
+    kind = str((config.get('strategy') or {}).get('type', ''))
+    if kind and config.get('runner_type') != 'FlexibleRunner':
+        raise ConfigError(
+            f"Expected runner_type='FlexibleRunner' beside strategy {kind} but got {config.get('runner_type')!r}, "
+            "which would leave the strategy out. Add runner_type='FlexibleRunner'."
+        )
+    hooks = [hook.get('type') for hook in config.get('custom_hooks') or []]
+    if 'FSDP' in kind and PROJECTION_HOOK in hooks:
+        raise ConfigError(
+            f'Expected whole weights for {PROJECTION_HOOK} but {kind} shards them. Project first, with '
+            'tools/project_weights.py, and use load_from.'
+        )
 
 
 def _use_amp(config: Config) -> None:
@@ -213,12 +230,18 @@ def build_runner(config: Config) -> Runner:
 
 def train(config: Config) -> Runner:
     """Train a prepared config to its end, or until SIGTERM or SIGUSR1, see ``stop_signals``."""
-    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), host_mistakes(), stop_signals():
+    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), host_mistakes(), _stoppable(config):
         runner = build_runner(config)
         if isinstance(runner.model, torch.nn.Module):  # FlexibleRunner builds it later
             require_matching_classes(config, runner.model)
         runner.train()
     return runner
+
+
+def _stoppable(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Note signals where a hook acts on them; another checkpoint hook leaves them deadly."""
+    hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
+    return stop_signals() if hook.get('type') == SAFE_HOOK else contextlib.nullcontext()
 
 
 def measure(config: Config, checkpoint: str) -> dict[str, float]:

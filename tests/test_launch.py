@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,35 @@ def test_trust_reaches_the_search_for_checkpoints(tmp_path: Path, bomb: Any) -> 
     assert not bomb.marker.exists()
     assert prepared(tmp_path, dict(trust_checkpoint=True), resume='auto').load_from == str(newest)
     assert bomb.marker.exists()
+
+
+def test_a_strategy_that_would_be_left_out(tmp_path: Path) -> None:
+    strategy = dict(type='kdplugin.FSDPStrategy')
+    with pytest.raises(
+        ConfigError, match=r"runner_type='FlexibleRunner' beside strategy kdplugin\.FSDPS.* but got None"
+    ):
+        prepared(tmp_path, dict(strategy=strategy))
+    prepared(tmp_path, dict(strategy=strategy, runner_type='FlexibleRunner'))
+
+
+def test_projection_does_not_fit_shards(tmp_path: Path) -> None:
+    content = dict(runner_type='FlexibleRunner', custom_hooks=[dict(type='kdplugin.WeightProjectionHook')])
+    with pytest.raises(ConfigError, match=r'whole weights for .*ProjectionHook but kdplugin\.FSDPStrategy shards them'):
+        prepared(tmp_path, dict(content, strategy=dict(type='kdplugin.FSDPStrategy')))
+
+
+@pytest.mark.parametrize(('hooks', 'noted'), [(None, True), (dict(checkpoint=dict(type='MyHook')), False)])
+def test_signals_stay_deadly_where_no_hook_acts_on_them(tmp_path: Path, hooks: Any, noted: bool) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with launch._stoppable(prepared(tmp_path, dict(default_hooks=hooks))):
+        assert (signal.getsignal(signal.SIGTERM) is not before) is noted
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_recipe_that_saves_elsewhere_is_searched_there(tmp_path: Path) -> None:
+    newest = save(tmp_path / 'big/run/iter_3.pth')
+    hooks = dict(checkpoint=dict(type='CheckpointHook', out_dir=str(tmp_path / 'big')))
+    assert prepared(tmp_path, dict(default_hooks=hooks), resume='auto').load_from == str(newest)
 
 
 def test_a_checkpoint_to_test_must_be_there(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def hostile(marker: Path) -> list[Any]:
         Call(os.system, f'touch {marker}'), Call(eval, code), Call(exec, code), Call(os.popen, f'touch {marker}'),
         Call(open, str(marker), 'w'), Call(os.mkdir, str(marker)), Call(__import__, 'this'), Call(sys.exit, 3),
         Call(np.load, str(marker)), Call(torch.load, str(marker)), Call(os.kill, os.getpid(), 9),
-        Call(getattr, os, 'system'), Call(bytearray, 1 << 33), Call(torch.zeros, 1 << 33),
+        Call(getattr, dict, '__subclasses__'), Call(bytearray, 1 << 33), Call(torch.zeros, 1 << 33),
     ]  # fmt: skip
 
 
@@ -90,7 +90,6 @@ def sound() -> dict[str, bytes]:
         'plain.pth': plain,
         'sealed.pth': b''.join(seal(plain)),
         'legacy.pth': saved(CONTENT, _use_new_zipfile_serialization=False),
-        'bare.pkl': pickle.dumps({'state_dict': {'a': 1}}, protocol=2),
         'weights.safetensors': safetensors.torch.save(WEIGHTS),
     }
 

@@ -38,11 +38,10 @@ LIMIT = 600.0
 
 
 class Trial:
-    """One training in a process of its own, forked from one that has imported everything."""
+    """One training in a process of its own."""
 
     def __init__(self, folder: Path, work_dir: Path, resume: bool = False) -> None:
-        context: Any = get_context('forkserver')
-        context.set_forkserver_preload(['crash_run'])
+        context: Any = get_context('fork')  # of this process, which has imported everything and runs one thread
         self.note = context.RawArray('i', 1 + len(PHASES))
         self.process = context.Process(target=run, args=(str(folder), str(work_dir), resume, self.note))
         self.began = time.perf_counter()
@@ -131,24 +130,30 @@ def damaged(work_dir: Path, draw: random.Random, count: int) -> dict[str, int]:
     return dict(found)
 
 
-def measure(kills: int, damages: int, seed: int, work: Path) -> dict[str, Any]:
-    """Return the results of all trials."""
+def measure(kills: int, damages: int, seed: int, work: Path, out: Path | None = None) -> dict[str, Any]:
+    """Return the results of all trials; they are written to ``out`` after each of them."""
     draw = random.Random(seed)  # noqa: S311
+    torch.set_num_threads(1)
     prepare_files(work)
     reference = Trial(work, work / 'reference')
     if not reference.finish():
         raise RuntimeError((work / 'reference.log').read_text()[-2000:])
     span = (time.perf_counter() - reference.began) / 40
-    expected, trials = end_of(work / 'reference'), []
+    expected = end_of(work / 'reference')
+    found = damaged(work / 'reference', draw, damages)
+    trials: list[dict[str, Any]] = []
+    results = summary(trials, found, damages, seed)
     for number in range(kills):
         phase = (TRAINING, VALIDATION, SAVING)[number % 3]
         trial = crash(work, work / f'run{number}', draw, phase, reference.note[1 + phase], span)
         trial['equal'] = trial.pop('end') == expected
         trials.append(trial)
         print(number, trial, flush=True)
-        if trial['equal']:
-            shutil.rmtree(work / f'run{number}')
-    return summary(trials, damaged(work / 'reference', draw, damages), damages, seed)
+        shutil.rmtree(work / f'run{number}')
+        results = summary(trials, found, damages, seed)
+        if out is not None:
+            write_json(out, results)
+    return results
 
 
 def summary(
@@ -180,8 +185,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> int:
         with tempfile.TemporaryDirectory() as folder:
-            results = measure(arguments.kills, arguments.damages, arguments.seed, Path(folder))
-        write_json(arguments.out, results)
+            results = measure(arguments.kills, arguments.damages, arguments.seed, Path(folder), arguments.out)
         print(f'wrote {arguments.out}')
         return int(results['equal_bit_for_bit'] < arguments.kills)
 

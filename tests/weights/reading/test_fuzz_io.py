@@ -22,7 +22,7 @@ def check(cases: int, seed: int, folder: Path) -> None:
     assert results['by_kind']['hostile'].keys() == {'refused'}
     assert results['read'] > 0
     names = {path.name for path in folder.iterdir()}
-    assert names - {*sound(), 'case.pth', 'case.pkl', 'case.safetensors'} == set()
+    assert names - {*sound(), 'case.pth', 'case.safetensors'} == set()
 
 
 def test_two_hundred_files(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import itertools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,29 +17,35 @@ from mmengine.utils import is_abs
 from torch import nn
 
 from kdplugin.errors import ConfigError
-from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings, explain
+from kdplugin.preflight.registries import find_type
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 OTHER_CLASSES = ('rpn_head', 'semantic_head')
 """Heads whose ``num_classes`` is not the dataset's: proposals are objects or not, HTC's semantic head sees stuff."""
 
 
-def plain_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the datasets inside wrappers such as ConcatDataset(datasets=) and RepeatDataset(dataset=)."""
+def plain_datasets(dataset: Any, path: str = 'dataset') -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield path and settings of the datasets inside wrappers: ConcatDataset(datasets=), RepeatDataset(dataset=)."""
     if not isinstance(dataset, Mapping):
         return
-    inner = [*(dataset.get('datasets') or ()), *([dataset['dataset']] if 'dataset' in dataset else ())]
-    if not inner:
-        yield dataset
-    for item in inner:
-        yield from plain_datasets(item)
+    several, one = dataset.get('datasets'), dataset.get('dataset')
+    if several is None and one is None:
+        yield path, dataset
+    for number, item in enumerate(several if isinstance(several, list | tuple) else ()):
+        yield from plain_datasets(item, f'{path}.datasets.{number}')
+    yield from plain_datasets(one, f'{path}.dataset')
 
 
-def datasets_of(config: Config, loader: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the plain datasets of a config's loader; none if the config does not have it."""
+def located_datasets(config: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield path and settings of the plain datasets of a config's loader; none if the config does not have it."""
     settings = config.get(loader)
-    yield from plain_datasets(settings.get('dataset') if isinstance(settings, Mapping) else None)
+    yield from plain_datasets(settings.get('dataset') if isinstance(settings, Mapping) else None, f'{loader}.dataset')
+
+
+def datasets_of(config: Mapping[str, Any], loader: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the plain datasets of a config's loader."""
+    yield from (dataset for _, dataset in located_datasets(config, loader))
 
 
 def check_dataset_files(found: Findings, config: Config) -> bool:
@@ -46,9 +55,8 @@ def check_dataset_files(found: Findings, config: Config) -> bool:
         if not config.get(loader):
             found.note(loader, 'not checked: the config has none.')
             continue
-        for dataset in datasets_of(config, loader):
-            found.attempt(loader, 'a known dataset', dataset_type, dataset)
-            found.attempt(loader, 'paths', _check_files, found, loader, dataset)
+        for path, dataset in located_datasets(config, loader):
+            found.attempt(path, 'paths', _check_files, found, path, dataset)
     return len(found.errors) == before
 
 
@@ -63,38 +71,46 @@ def _check_files(found: Findings, where: str, dataset: Mapping[str, Any]) -> Non
         return
     if root and not Path(root).is_dir():
         found.error(
-            where,
-            f'Expected data_root {root} to be a folder but it does not exist. Put the data there or correct data_root.',
+            f'{where}.data_root',
+            f'Expected data_root {root} to be a folder but it does not exist.{near_files(root)} Put the data there or '
+            'correct data_root.',
         )
         return
     for key, path in paths.items():
         if not Path(path).exists():
-            found.error(where, f'Expected {key} {path} but it does not exist. Put the data there or correct {key}.')
-
-
-def dataset_type(dataset: Mapping[str, Any]) -> Any:
-    """Return the class of a dataset's config.
-
-    Raises:
-        ConfigError: no registry knows the type.
-    """
-    kind = dataset.get('type')
-    if not isinstance(kind, str):
-        return kind
-    with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
-        found = registry.get(kind)
-        if found is None:
-            known = list(registry.module_dict)
-            raise ConfigError(
-                f'Expected a dataset that {registry.scope} knows but got {kind!r}.{did_you_mean(kind, known)} Correct '
-                'the name, its prefix or default_scope.'
+            inner = f'data_prefix.{key}' if key != 'ann_file' else key
+            found.error(
+                f'{where}.{inner}',
+                f'Expected {key} {path} but it does not exist.{_doubled(root, named[key])}{near_files(path)} Put the '
+                f'data there or correct {key}.',
             )
-        return found
+
+
+def _doubled(root: str, value: str) -> str:
+    """Return a hint where a path names its root once more."""
+    return ' It names data_root once more.' if root and str(value).startswith(str(root)) else ''
+
+
+def near_files(path: str) -> str:
+    """Return ' Did you mean ...?' for a path that does not exist: the nearest names in the last folder that does."""
+    given = Path(path).expanduser()
+    for folder, name in (
+        (parent, child.name) for parent, child in zip(given.parents, (given, *given.parents), strict=False)
+    ):
+        if folder.is_dir():
+            try:
+                with os.scandir(folder) as entries:
+                    names = [entry.name for entry in itertools.islice(entries, 1000)]
+            except OSError:
+                return ''
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+            return f' Did you mean {str(folder / near[0])!r}?' if near else ''
+    return ''
 
 
 def dataset_classes(dataset: Mapping[str, Any]) -> Any:
     """Return the ``classes`` that a dataset's config and type stand for, or None; nothing is read but a class list."""
-    kind = dataset_type(dataset)
+    kind = find_type(dataset.get('type'), (DATASETS,), dataset.get('_scope_'))
     if not hasattr(kind, '_load_metainfo'):
         return None
     return kind._load_metainfo(copy.deepcopy(dataset.get('metainfo'))).get('classes')
@@ -119,24 +135,27 @@ def _owner(name: str) -> str:
     return parts[-1] if parts else ''
 
 
-def check_classes(found: Findings, config: Config, models: Mapping[str, nn.Module | None]) -> None:
+def check_classes(found: Findings, config: Config, models: Mapping[str, Mapping[str, int]]) -> None:
     """The heads predict as many classes as the datasets hold.
 
     Args:
         found: collects the findings.
         config: of the training.
-        models: by owner. Another number is an error for 'student', whose labels come from the data, a warning for
-            a teacher, of which features alone may be of use.
+        models: by path in the config, the classes of each head. Another number is an error for the student, whose
+            labels come from the data, a warning for a teacher, of which features alone may be of use.
     """
     for number, places in _class_counts(found, config).items():
-        for owner, model in models.items():
+        for path, heads in models.items():
             say, cure = found.error, 'Set num_classes of the head, or metainfo of the dataset'
-            if owner != 'student':
+            if 'teacher' in path:
                 say, cure = found.warning, 'Use a teacher of the same classes, or distil features only'
-            for name, own in head_classes(model).items() if model is not None else ():
+            for name, own in heads.items():
                 if own != number:
                     data = ' and '.join(places)
-                    say(owner, f'Expected {name} to predict the {number} classes of {data} but got {own}. {cure}.')
+                    say(
+                        f'{path}.{name}',
+                        f'Expected {name} to predict the {number} classes of {data} but got {own}. {cure}.',
+                    )
 
 
 def _class_counts(found: Findings, config: Config) -> dict[int, list[str]]:
@@ -146,11 +165,11 @@ def _class_counts(found: Findings, config: Config) -> dict[int, list[str]]:
         for dataset in datasets_of(config, loader):
             try:
                 classes = dataset_classes(dataset)
-            except ConfigError:  # an unknown type, which check_dataset_files has reported
-                continue
             except Exception as error:  # a class of the user's own, with its own idea of metainfo
                 found.note(loader, f'not checked: the number of classes, because of {explain(error)}.')
                 continue
+            if classes is None and find_type(dataset.get('type'), (DATASETS,), dataset.get('_scope_')) is None:
+                continue  # an unknown type, which check_types reports
             if classes is None:
                 found.note(loader, f'not checked: the number of classes, which {dataset.get("type")} does not name.')
             elif isinstance(classes, str):
@@ -163,6 +182,6 @@ def _class_counts(found: Findings, config: Config) -> dict[int, list[str]]:
 def require_matching_classes(config: Config, model: nn.Module) -> None:
     """Raise ConfigError if a head does not predict as many classes as the data of a training holds."""
     found = Findings()
-    check_classes(found, config, {'student': model})
+    check_classes(found, config, {'model': head_classes(model)})
     if found.errors:
         raise ConfigError(found.errors[0].message)

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from kdplugin.errors import ConfigError, DataError, KDPluginError
 
@@ -24,13 +24,38 @@ class Finding:
 
     Args:
         level: 'error' stops a run or ruins it, 'warning' may, 'note' is for information.
-        where: the part of the config, such as 'teacher' or 'pair logits'.
+        where: the path in the config, such as 'model.teacher.checkpoint'.
         message: what was expected, what was found, and the cure.
+        check: the name of the check that found it.
     """
 
     level: Level
     where: str
     message: str
+    check: str = ''
+
+    @property
+    def parts(self) -> Parts:
+        return split_message(self.message)
+
+
+class Parts(NamedTuple):
+    """A message "Expected X but got Y. Do Z." taken apart."""
+
+    expected: str
+    found: str
+    cure: str
+
+
+def split_message(message: str) -> Parts:
+    """Take a message apart; one that is no such sentence is all ``found``.
+
+    Example:
+        >>> split_message("Expected a loss but got 'KL'. Did you mean 'KLDivergenceLoss'?")
+        Parts(expected='a loss', found="'KL'", cure="Did you mean 'KLDivergenceLoss'?")
+    """
+    match = re.match(r'Expected (.+?),? but (?:got )?(.+?)\.? (?=[A-Z])(?<=\. )(.+)$', message, re.DOTALL)
+    return Parts(*match.groups()) if match else Parts('', message, '')
 
 
 def explain(error: Exception) -> str:
@@ -76,16 +101,50 @@ def host_mistakes() -> Iterator[None]:
 
 
 class Findings(list[Finding]):
-    """The findings of all checks, in the order of the checks."""
+    """The findings of all checks, in the order of the checks.
+
+    ``broken`` holds the names of the checks that stopped with an exception of their own: what they would have looked
+    at is unknown. ``unsafe`` says that a type is none that may be built to look at it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.check = ''
+        self.broken: list[str] = []
+        self.unsafe = False
+
+    def add(self, level: Level, where: str, message: object) -> None:
+        """Append a finding unless it is there already, whichever check said it first."""
+        if not any((one.level, one.where, one.message) == (level, where, str(message)) for one in self):
+            self.append(Finding(level, where, str(message), self.check))
 
     def error(self, where: str, message: object) -> None:
-        self.append(Finding('error', where, str(message)))
+        self.add('error', where, message)
 
     def warning(self, where: str, message: object) -> None:
-        self.append(Finding('warning', where, str(message)))
+        self.add('warning', where, message)
 
     def note(self, where: str, message: object) -> None:
-        self.append(Finding('note', where, str(message)))
+        self.add('note', where, message)
+
+    @contextlib.contextmanager
+    def during(self, check: str) -> Iterator[None]:
+        """Name the check that findings in the block come from."""
+        outer, self.check = self.check, check
+        try:
+            yield
+        finally:
+            self.check = outer
+
+    def run(self, check: str, function: Callable[..., T], *args: Any) -> T | None:
+        """Run a check by its name; one that stops with an exception is said to be broken, and the others go on."""
+        with self.during(check):
+            try:
+                return function(self, *args)
+            except Exception as error:
+                self.broken.append(check)
+                self.note(check, f'not checked: {check}, because of {explain(error)}.')
+        return None
 
     @property
     def errors(self) -> list[Finding]:

@@ -7,27 +7,36 @@ from typing import Any
 
 from torch import nn
 
-from kdplugin.distill.pairs import Pair, build_method, check_needs, pair_mistakes, parse_pair, taps_of
+from kdplugin.distill.pairs import Pair, build_method, check_needs, pair_mistakes, taps_of
 from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.module_paths import find_module
 from kdplugin.preflight.findings import Findings
 
+FAR = 4.0
+"""Times by which strides may differ: neighbouring levels of a pyramid, and those after them."""
 
-def check_pair(
-    found: Findings, name: str, entry: Mapping[str, Any], student: nn.Module | None, teacher: nn.Module | None
-) -> Pair | None:
-    """Keys, weight, loss and both tap paths of one pair are right; a tap of a missing model is not looked up."""
-    where, before = f'pair {name}', len(found.errors)
+
+def check_pair(found: Findings, name: str, entry: Mapping[str, Any]) -> None:
+    """Keys, weight and loss of one pair are right."""
+    where = f'model.pairs.{name}'
     for mistake in pair_mistakes(name, entry):
         found.error(where, mistake)
     found.attempt(where, 'the pair to build', build_method, name, entry)
+
+
+def check_tap_paths(
+    found: Findings, name: str, entry: Mapping[str, Any], student: nn.Module | None, teacher: nn.Module | None
+) -> bool:
+    """Both taps of one pair are modules; True if so. A tap of a missing model is not looked up."""
+    where, before = f'model.pairs.{name}', len(found.errors)
     for owner, model, tap in zip(('student', 'teacher'), (student, teacher), taps_of(entry), strict=True):
         if model is None:
             found.note(where, f'not checked: its {owner} tap, because there is no {owner} to look at.')
         elif tap is not None:
-            found.attempt(where, 'a module path', find_module, model, str(tap), owner)
-    return parse_pair(name, entry) if len(found.errors) == before else None
+            key = 'tap' if entry.get(f'{owner}_tap') is None else f'{owner}_tap'
+            found.attempt(f'{where}.{key}', 'a module path', find_module, model, str(tap), owner)
+    return len(found.errors) == before
 
 
 def check_taps(found: Findings, pairs: Sequence[Pair], student: nn.Module, teacher: nn.Module) -> list[Pair]:
@@ -40,12 +49,34 @@ def check_taps(found: Findings, pairs: Sequence[Pair], student: nn.Module, teach
     good = []
     for pair in pairs:
         before = len(found.errors)
-        found.attempt(f'pair {pair.name}', 'a student that suits', check_needs, pair, student)
+        found.attempt(f'model.pairs.{pair.name}', 'a student that suits', check_needs, pair, student)
         guest = Teacher(teacher, checkpoint='', sha256='', tensors=0, parameters=0, probed=theirs)
-        found.attempt(f'pair {pair.name}', 'tensors that fit', pair.method.prepare, ours, theirs, student, guest)
+        found.attempt(f'model.pairs.{pair.name}', 'tensors that fit', pair.method.prepare, ours, theirs, student, guest)
         if len(found.errors) == before:
             good.append(pair)
+            _check_strides(found, pair, ours, theirs)
     return good
+
+
+def strides_of(probed: ProbeResult, taps: Sequence[str]) -> list[float]:
+    """Return pixels of the image for each position of every map (N, C, H, W) that taps put out, level by level."""
+    if probed.size is None:
+        return []
+    shapes = [shape for tap in taps for shape in probed.shapes.get(tap, ())]
+    return [probed.size[0] / shape[-2] for shape in shapes if len(shape) == 4 and shape[-2] > 0]
+
+
+def _check_strides(found: Findings, pair: Pair, ours: ProbeResult, theirs: ProbeResult) -> None:
+    """Say so where a pair compares maps of very different strides: one is then enlarged to a blur."""
+    sides = strides_of(ours, pair.student_taps), strides_of(theirs, pair.teacher_taps)
+    far = [(one, other) for one, other in zip(*sides, strict=False) if max(one, other) / min(one, other) > FAR]
+    if far:
+        one, other = far[0]
+        found.warning(
+            f'model.pairs.{pair.name}',
+            f'Expected taps of about the same stride but the student has {one:g} and the teacher {other:g}. Tap stages '
+            'of equal stride.',
+        )
 
 
 def _probe_side(
@@ -66,5 +97,5 @@ def _probe_side(
         return result, list(pairs)
     if run(found, owner, []) is None:
         return None, []
-    good = [pair for pair in pairs if run(found, f'pair {pair.name}', [pair])]
+    good = [pair for pair in pairs if run(found, f'model.pairs.{pair.name}', [pair])]
     return run(found, owner, good), good

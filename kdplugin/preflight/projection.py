@@ -14,7 +14,7 @@ from kdplugin.preflight.findings import Findings
 from kdplugin.registry import HOOKS
 from kdplugin.weights.reports.report import percent
 
-WHERE = 'projection'
+WHERE = 'custom_hooks'
 
 
 def check_projection(found: Findings, config: Config, student: nn.Module) -> None:

@@ -70,7 +70,7 @@ def check_finite(found: Findings, step: Step) -> bool:
 
 def check_pair_gradient(found: Findings, student: nn.Module, pair: Pair, step: Step) -> None:
     """A pair pulls at the student itself, not at its adapter alone."""
-    where, tap = f'pair {pair.name}', f'student tap {", ".join(map(repr, pair.student_taps))}'
+    where, tap = f'model.pairs.{pair.name}', f'student tap {", ".join(map(repr, pair.student_taps))}'
     if step.overwritten & set(pair.student_taps):
         found.error(
             where,
@@ -129,7 +129,7 @@ def check_teacher_untouched(found: Findings, teacher: nn.Module) -> None:
     moved = [name for name, value in teacher.named_parameters() if value.requires_grad or value.grad is not None]
     if moved:
         found.error(
-            'teacher',
+            'model.teacher',
             f'Expected no gradient at the teacher but {moved[:3]} have one. Please report this fault of kdplugin.',
         )
 

@@ -17,19 +17,26 @@ from torch import nn
 from kdplugin.distill.distillation import Distillation, by_teacher
 from kdplugin.distill.distiller import attach
 from kdplugin.distill.model_config import is_distiller
-from kdplugin.distill.pairs import Pair
+from kdplugin.distill.pairs import Pair, parse_pair
 from kdplugin.distill.rng import preserved_rng
-from kdplugin.distill.settings import distiller_mistakes, parse_task_weight, teacher_configs, teacher_weights
+from kdplugin.distill.settings import parse_task_weight, teacher_configs, teacher_weights
 from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError
+from kdplugin.preflight.balance import check_balance, check_counted_once
 from kdplugin.preflight.batch import check_batch, check_caches
-from kdplugin.preflight.data import check_classes, check_dataset_files
-from kdplugin.preflight.findings import Finding, Findings
-from kdplugin.preflight.models import check_frozen, check_preprocessing, check_student, check_teacher
-from kdplugin.preflight.pairs import check_pair, check_taps
+from kdplugin.preflight.building import check_hooks_build, check_schedulers_build
+from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.labels import check_labels, check_validation
+from kdplugin.preflight.models import check_frozen, check_student, check_teacher
+from kdplugin.preflight.optimizers import check_optimizer_builds, check_space
+from kdplugin.preflight.pairs import check_tap_paths, check_taps
 from kdplugin.preflight.projection import check_projection
+from kdplugin.preflight.recipe_index import recipes_listed_once
+from kdplugin.preflight.resume_file import checked_resume
+from kdplugin.preflight.static import check_statically, teacher_path, without
 from kdplugin.preflight.step import (
     STEP,
+    Step,
     check_finite,
     check_pair_gradient,
     check_parameters,
@@ -37,30 +44,33 @@ from kdplugin.preflight.step import (
     note_shares,
     run_step,
 )
-from kdplugin.preflight.work_dir import check_work_dir
 from kdplugin.weights.reading.io import trust_checkpoints
 
 
-def verify(config: Config) -> list[Finding]:
+def verify(config: Config, *, static: bool = False, gpus: int | None = None, download: bool = False) -> Findings:
     """Check a training config without training it, and return everything there is to say.
 
     Args:
         config: parsed; a config without ``kdplugin.Distiller`` is checked as far as it goes.
+        static: build no model and run nothing.
+        gpus: processes of the training, to compare the learning rate with the batch.
+        download: fetch a teacher's checkpoint that is not here.
 
     Example:
         >>> from kdplugin.launch import read_config
         >>> [finding.message for finding in verify(read_config('config.py'))]  # doctest: +SKIP
     """
-    found = Findings()
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    with trust_checkpoints(bool(config.get('trust_checkpoint', False))), preserved_rng(), _quiet():
+    found, scope = Findings(), config.get('default_scope')
+    trusted = config.get('trust_checkpoint') is True
+    with trust_checkpoints(trusted), preserved_rng(), recipes_listed_once(), _quiet():
+        init_default_scope(scope if isinstance(scope, str) and scope else 'mmengine')
         torch.manual_seed(0)
-        check_work_dir(found, config)
-        files_exist = check_dataset_files(found, config)
-        if not config.get('model'):
-            found.error('model', 'Expected a model in the config but got none. Give the config of a training.')
-            return found
-        _verify_models(found, config, files_exist)
+        files_exist = check_statically(found, config, gpus)
+        broken = {finding.where for finding in found.errors if '.' not in finding.where and finding.check == 'keys'}
+        if not static and found.unsafe:
+            found.note('model', 'not checked: the models, because nothing is built while a type is not known.')
+        elif not static and config.get('model'):
+            found.run('models', _verify_models, without(config, broken - {'train_cfg'}), files_exist, download)
     return found
 
 
@@ -69,7 +79,7 @@ def _quiet() -> Iterator[None]:
     """Keep the host's advice and its line for each initialised tensor out of the report."""
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
@@ -78,37 +88,26 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _verify_models(found: Findings, config: Config, files_exist: bool) -> None:
+def _verify_models(found: Findings, config: Config, files_exist: bool, download: bool) -> None:
     settings: Mapping[str, Any] | None = config.model if is_distiller(config.model) else None
-    pairs: list[Pair] = []
     teachers: dict[str, Teacher] = {}
     modules: dict[str, nn.Module | None] = {}
-    if settings is not None:
-        for mistake in distiller_mistakes({key: value for key, value in settings.items() if key != 'type'}):
-            found.error('model', mistake)
-    student = check_student(found, config) if settings is None or settings.get('student') else None
-    if settings is None:
-        found.note('model', 'no kdplugin.Distiller: this trains without a teacher.')
-    else:
-        for name, one in teacher_configs(settings).items():
-            modules[name], teacher = check_teacher(found, one, _where(name))
-            if teacher is not None:
-                teachers[name] = teacher
-        pairs = _verify_pairs(found, settings, student, modules)
-    check_classes(found, config, {'student': student, **{_where(name): module for name, module in modules.items()}})
-    for name, module in modules.items():
-        own = settings is not None and teacher_configs(settings)[name].get('preprocess') == 'own'
-        if student is not None and module is not None and not own:
-            check_preprocessing(found, student, module)
+    student, ready = None, False
+    if settings is None or settings.get('student'):
+        student, ready = found.run('student', check_student, config) or (None, False)
+    for name, one in teacher_configs(settings).items() if settings is not None else ():
+        modules[name], teacher = found.run('teacher', check_teacher, one, teacher_path(name), download) or (None, None)
+        if teacher is not None:
+            teachers[name] = teacher
+    pairs = [] if settings is None else _verify_pairs(found, settings, student, modules)
+    found.run('hooks', check_hooks_build, config)
+    found.run('schedules', check_schedulers_build, config)
     if student is None:
         found.note(STEP, 'not checked: there is no student to train.')
         return
-    check_projection(found, config, student)
-    _verify_step(found, config, student, teachers, pairs, files_exist)
-
-
-def _where(teacher: str) -> str:
-    return 'teacher' if teacher == 'teacher' else f'teacher {teacher}'
+    found.run('projection', check_projection, config, student)
+    found.run('resume', checked_resume, config, student)
+    _verify_step(found, config, student, teachers, pairs, files_exist, ready)
 
 
 def _verify_pairs(
@@ -117,24 +116,29 @@ def _verify_pairs(
     student: nn.Module | None,
     teachers: Mapping[str, nn.Module | None],
 ) -> list[Pair]:
-    entries = settings.get('pairs') or {}
-    if not isinstance(entries, Mapping):
-        return []
-    checked = [
-        check_pair(found, name, entry, student, teachers.get(entry.get('teacher', 'teacher')))
-        for name, entry in entries.items()
-        if isinstance(entry, Mapping)
-    ]
-    pairs = [pair for pair in checked if pair is not None]
-    if not entries:
-        found.note('pairs', 'none: this trains exactly as the plain config does.')
-    for pair in pairs:
+    """Return the pairs that are right, and that both models can serve."""
+    entries, good = settings.get('pairs'), []
+    for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+        if not isinstance(entry, Mapping):
+            continue
+        with found.during('taps'):
+            teacher = teachers.get(entry.get('teacher', 'teacher'))
+            fits = check_tap_paths(found, str(name), entry, student, teacher)
+        if fits and not any(one.where.startswith(f'model.pairs.{name}') for one in found.errors):
+            with contextlib.suppress(Exception):  # said by check_pair
+                good.append(parse_pair(str(name), entry))
+    for pair in good:
         if pair.weight.peak == 0:
-            found.note(f'pair {pair.name}', 'has weight 0: it is not run.')
+            found.note(f'model.pairs.{pair.name}', 'has weight 0: it is not run.')
     if student is None:
         return []
-    groups = [(group, teachers.get(name)) for name, group in by_teacher(pairs).items()]
-    return [pair for group, teacher in groups if teacher for pair in check_taps(found, group, student, teacher)]
+    groups = [(group, teachers.get(name)) for name, group in by_teacher(good).items()]
+    return [
+        pair
+        for group, teacher in groups
+        if teacher
+        for pair in found.run('taps', check_taps, group, student, teacher) or []
+    ]
 
 
 def _verify_step(
@@ -144,34 +148,78 @@ def _verify_step(
     teachers: dict[str, Teacher],
     pairs: list[Pair],
     files_exist: bool,
+    ready: bool,
 ) -> None:
     settings = config.model if is_distiller(config.model) else {}
     patterns = settings.get('frozen') or ()
-    frozen = check_frozen(found, patterns if isinstance(patterns, list | tuple) else (), student)
-    distillation = None
-    if settings:
-        taught = [pair for pair in pairs if pair.teacher in teachers]
-        if len(taught) < len(pairs):
-            found.note(STEP, 'not checked: the distillation terms, because the teacher is not loaded.')
-        shares: dict[str, Any] = {}
-        with contextlib.suppress(ConfigError):
-            shares = {'teacher_weights': teacher_weights(settings), **parse_task_weight(settings)}
-        distillation = Distillation(taught, teachers, {}, frozen, attended=True, **shares)
-        distillation.at_peak()
-        if found.attempt(STEP, 'the student to distil', attach, student, distillation) is None:
-            found.note(STEP, 'not checked: losses and gradients, because the student cannot be made to distil.')
-            return
-    check_caches(found, config, {_where(name): teacher for name, teacher in teachers.items()}, files_exist)
-    data, name = check_batch(found, config, student, files_exist)
-    step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
-    if step is None:
-        found.note(STEP, 'not checked: finite losses and gradients, because the step failed.')
+    frozen = found.run('frozen', check_frozen, patterns if isinstance(patterns, list | tuple) else (), student) or []
+    found.run('optimizer', check_optimizer_builds, config, student, frozen)
+    found.run('disk space', check_space, config, student)
+    distillation = _distillation(found, settings, student, teachers, pairs, frozen) if settings else None
+    if settings and distillation is None:
         return
-    if check_finite(found, step):
+    places = {teacher_path(name): teacher for name, teacher in teachers.items()}
+    found.run('cache', check_caches, config, places, files_exist)
+    with found.during('training step'):
+        data, name = check_batch(found, config, student, files_exist)
+        found.run('labels', check_labels, student, data)
+        step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
+        if step is None:
+            found.note(STEP, 'not checked: finite losses and gradients, because the step failed.')
+            return
+        trusted = ready and all(teacher.sha256 for teacher in teachers.values())
+        _judge(found, config, student, step, distillation, name, trusted)
+        for teacher in teachers.values():
+            check_teacher_untouched(found, teacher.module)
+    found.run('validation', check_validation, config, student, files_exist)
+
+
+def _judge(
+    found: Findings,
+    config: Config,
+    student: nn.Module,
+    step: Step,
+    distillation: Distillation | None,
+    name: str,
+    trusted: bool,
+) -> None:
+    """Look at the losses and gradients of a step.
+
+    Args:
+        trusted: the weights are those that training begins with; random ones say nothing about the size of terms.
+    """
+    finite = check_finite(found, step) if trusted else check_finite(Findings(), step)
+    if finite:
         note_shares(found, step, distillation, name)
-    for pair in distillation.active if distillation is not None else ():
-        found.attempt(f'pair {pair.name}', 'a gradient', check_pair_gradient, found, student, pair, step)
+        if trusted:
+            found.run('balance', check_balance, step, distillation)
+    elif not trusted:
+        found.note(STEP, 'not checked: finite losses, because some weights are random and not those of the training.')
+    found.run('loss names', check_counted_once, step)
+    for pair in distillation.active if distillation is not None and finite else ():
+        found.attempt(f'model.pairs.{pair.name}', 'a gradient', check_pair_gradient, found, student, pair, step)
     unused = bool(config.get('find_unused_parameters', False))
     found.attempt(STEP, 'a backward pass', check_parameters, found, student, step.total, unused)
-    for teacher in teachers.values():
-        check_teacher_untouched(found, teacher.module)
+
+
+def _distillation(
+    found: Findings,
+    settings: Mapping[str, Any],
+    student: nn.Module,
+    teachers: dict[str, Teacher],
+    pairs: list[Pair],
+    frozen: list[str],
+) -> Distillation | None:
+    """Return what the student distils, attached to it; None with an error where it cannot be made to."""
+    taught = [pair for pair in pairs if pair.teacher in teachers]
+    if len(taught) < len(pairs):
+        found.note(STEP, 'not checked: the distillation terms, because the teacher is not loaded.')
+    shares: dict[str, Any] = {}
+    with contextlib.suppress(ConfigError):
+        shares = {'teacher_weights': teacher_weights(settings), **parse_task_weight(settings)}
+    distillation = Distillation(taught, teachers, {}, frozen, attended=True, **shares)
+    distillation.at_peak()
+    if found.attempt(STEP, 'the student to distil', attach, student, distillation) is None:
+        found.note(STEP, 'not checked: losses and gradients, because the student cannot be made to distil.')
+        return None
+    return distillation

@@ -35,7 +35,7 @@ def check_work_dir(found: Findings, config: Config) -> None:
     """The work dir can be made and written; folders that this test makes are removed again."""
     folder = work_dir_of(config)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    found.attempt('work dir', 'a writable work dir', check_writable, folder)
+    found.attempt('work_dir', 'a writable work dir', check_writable, folder)
     for path in made:
         with contextlib.suppress(OSError):
             path.rmdir()

@@ -16,6 +16,7 @@ from kdplugin.preflight.data import (
     check_dataset_files,
     dataset_classes,
     head_classes,
+    near_files,
     plain_datasets,
     require_matching_classes,
 )
@@ -41,8 +42,11 @@ def test_wrappers_are_opened() -> None:
     wrapped = dict(
         type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[one, dict(type='C', dataset=two)])
     )
-    assert list(plain_datasets(wrapped)) == [one, two]
-    assert list(plain_datasets(one)) == [one]
+    assert list(plain_datasets(wrapped)) == [
+        ('dataset.dataset.datasets.0', one),
+        ('dataset.dataset.datasets.1.dataset', two),
+    ]
+    assert list(plain_datasets(one)) == [('dataset', one)]
 
 
 def test_existing_files_are_no_finding(shared: Path, tmp_path: Path) -> None:
@@ -82,10 +86,16 @@ def test_remote_data_is_not_judged() -> None:
     assert 'not checked: the files of BaseSegDataset' in messages(found, 'note')[0]
 
 
-def test_an_unknown_dataset_is_an_error_with_a_suggestion() -> None:
+def test_the_nearest_file_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / 'train' / 'images').mkdir(parents=True)
+    assert near_files(str(tmp_path / 'train' / 'image')) == f" Did you mean '{tmp_path}/train/images'?"
+    assert near_files(str(tmp_path / 'trian' / 'images')) == f" Did you mean '{tmp_path}/train'?"
+    assert near_files(str(tmp_path / 'other')) == ''
     found = Findings()
-    assert not check_dataset_files(found, loaders(type='BaseSegDatset'))
-    assert "mmseg knows but got 'BaseSegDatset'. Did you mean 'BaseSegDataset'" in messages(found)[0]
+    check_dataset_files(found, loaders(data_root=str(tmp_path), ann_file=str(tmp_path / 'a.txt')[1:]))
+    twice = Findings()
+    check_dataset_files(twice, loaders(data_root='tests', ann_file='tests/a.txt'))
+    assert 'It names data_root once more.' in messages(twice)[0]
 
 
 @pytest.mark.parametrize(
@@ -114,9 +124,11 @@ def test_another_number_of_classes_is_an_error_for_the_student_and_a_warning_for
     shared: Path, tmp_path: Path
 ) -> None:
     config = run_config(shared, tmp_path, segmentor(), validate_every=2)
-    models = dict(student=build(segmentor(classes=9)), teacher=build(segmentor(classes=21)))
+    student = build(segmentor(classes=9))
     found = Findings()
-    check_classes(found, config, models)
+    heads = {'model.student': head_classes(student), 'model.teacher': dict(decode_head=21)}
+    check_classes(found, config, heads)
+    assert [one.where for one in found] == ['model.student.decode_head', 'model.teacher.decode_head']
     assert messages(found) == [
         f'Expected decode_head to predict the {CLASSES} classes of train_dataloader and val_dataloader but got 9. '
         'Set num_classes of the head, or metainfo of the dataset.'
@@ -125,17 +137,17 @@ def test_another_number_of_classes_is_an_error_for_the_student_and_a_warning_for
         f'Expected decode_head to predict the {CLASSES} classes of train_dataloader and val_dataloader but got 21'
     ]
     with pytest.raises(ConfigError, match=rf'predict the {CLASSES} classes of .* but got 9'):
-        require_matching_classes(config, models['student'])
+        require_matching_classes(config, student)
     require_matching_classes(config, build(segmentor()))
 
 
 def test_a_text_of_classes_is_not_counted_by_letters() -> None:
     found = Findings()
-    check_classes(found, loaders(metainfo=dict(classes='car')), {'student': build(segmentor(classes=3))})
+    check_classes(found, loaders(metainfo=dict(classes='car')), {'model': dict(decode_head=3)})
     assert messages(found) == ["Expected a tuple of classes but got the text 'car'. Write ('car',)."]
 
 
 def test_a_dataset_without_classes_is_said_to_be_unchecked() -> None:
     found = Findings()
-    check_classes(found, loaders(metainfo=None), {'student': build(segmentor())})
+    check_classes(found, loaders(metainfo=None), {'model': dict(decode_head=3)})
     assert messages(found, 'note') == ['not checked: the number of classes, which BaseSegDataset does not name.']

@@ -16,6 +16,9 @@ from kdplugin.preflight.models import (
     check_pretrained,
     check_student,
     check_teacher,
+    check_teacher_keys,
+    hub_files,
+    is_here,
     pretrained_files,
 )
 
@@ -26,8 +29,9 @@ def messages(found: Findings, level: str = 'error') -> list[str]:
 
 def test_the_student_is_built_and_counted(shared: Path, tmp_path: Path) -> None:
     found = Findings()
-    student = check_student(found, run_config(shared, tmp_path, distilled(shared, {})))
+    student, ready = check_student(found, run_config(shared, tmp_path, distilled(shared, {})))
     assert student is not None
+    assert ready
     size = sum(parameter.numel() for parameter in student.parameters())
     assert [f'EncoderDecoder, {size:,}' in message for message in messages(found, 'note')] == [True]
 
@@ -37,22 +41,24 @@ def test_the_student_starts_from_its_pretrained_weights(tmp_path: Path) -> None:
     file = save_weights(settings, tmp_path / 'student.pth')
     settings['init_cfg'] = dict(type='Pretrained', checkpoint=file)
     found = Findings()
-    student = check_student(found, Config(dict(model=settings)))
+    student, ready = check_student(found, Config(dict(model=settings)))
     assert student is not None
+    assert ready
     saved = torch.load(file, weights_only=True)['state_dict']
     assert all(torch.equal(value, saved[name]) for name, value in student.state_dict().items())
     assert found.errors == []
 
 
-def test_an_unknown_type_and_a_missing_file_are_told_together() -> None:
+def test_a_student_that_does_not_build_or_has_no_weights() -> None:
     settings = segmentor()
-    settings['backbone'].update(type='ResNett', init_cfg=dict(type='Pretrained', checkpoint='gone.pth'))
+    settings['backbone'].update(init_cfg=dict(type='Pretrained', checkpoint='gone.pth'))
     found = Findings()
-    assert check_student(found, Config(dict(model=settings))) is None
+    student, ready = check_student(found, Config(dict(model=settings)))
+    assert student is not None
+    assert not ready
+    settings['backbone'].update(type='ResNett')
+    assert check_student(found, Config(dict(model=settings))) == (None, False)
     assert 'ResNett is not in the mmseg::model registry. Correct the name' in messages(found)[0]
-    assert messages(found)[1] == (
-        'Expected the weights gone.pth but there is no such file. Correct init_cfg or load_from.'
-    )
 
 
 def test_pretrained_files_are_found_wherever_they_are_named() -> None:
@@ -62,8 +68,33 @@ def test_pretrained_files_are_found_wherever_they_are_named() -> None:
     )
     assert sorted(pretrained_files(model)) == ['a.pth', 'open-mmlab://resnet50_v1c']
     found = Findings()
-    assert not check_pretrained(found, ['open-mmlab://resnet50_v1c'])
-    assert [finding.level for finding in found] == ['note']
+    check_pretrained(found, 'model', ['open-mmlab://resnet50_v1c', 'gone.pth', __file__])
+    assert [(one.level, one.where) for one in found] == [('note', 'model'), ('error', 'model')]
+    assert messages(found)[0] == (
+        'Expected the weights gone.pth but there is no such file. Correct init_cfg or load_from.'
+    )
+
+
+def test_what_has_to_be_downloaded_is_not_here(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
+    address = 'https://example.com/models/teacher.pth'
+    assert not is_here(address)
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'checkpoints' / 'teacher.pth').touch()
+    assert is_here(address)
+    assert not is_here('open-mmlab://no-such-model')
+    assert list(hub_files(dict(backbone=dict(model_name='resnet18', pretrained=True)))) == ['timm://resnet18']
+    assert not is_here('timm://resnet18')
+
+
+def test_a_teacher_that_is_not_here_has_random_weights(shared: Path) -> None:
+    found = Findings()
+    module, teacher = check_teacher(found, teacher_of(shared, checkpoint='https://example.com/gone.pth'))
+    assert teacher is not None
+    assert teacher.module is module
+    assert teacher.sha256 == ''
+    assert [one.level for one in found] == ['note']
+    assert 'Give --download to fetch it.' in found[0].message
 
 
 def test_frozen_patterns_are_judged_one_by_one() -> None:
@@ -99,7 +130,8 @@ def test_a_good_teacher_is_loaded(shared: Path) -> None:
 def test_several_mistakes_of_a_teacher_are_told_together(shared: Path) -> None:
     found = Findings()
     settings = teacher_of(shared, ckpt='x', cfg='gone.py', checkpoint='gone.pth')
-    assert check_teacher(found, settings) == (None, None)
+    check_teacher_keys(found, settings, 'model.teacher')
+    assert check_teacher(Findings(), settings) == (None, None)
     assert [message.split('. ')[0] for message in messages(found)] == [
         f"Expected keys {list(TEACHER_KEYS)} in teacher but got 'ckpt'.",
         "Expected either cfg or model in teacher but got ['cfg', 'checkpoint', 'ckpt', 'model']",
@@ -107,12 +139,11 @@ def test_several_mistakes_of_a_teacher_are_told_together(shared: Path) -> None:
     ]
 
 
-def test_missing_config_and_missing_checkpoint_are_told_together() -> None:
+def test_a_missing_config_is_an_error() -> None:
     found = Findings()
     check_teacher(found, dict(cfg='gone.py', checkpoint='gone.pth'))
     assert [message.split('. ')[0] for message in messages(found)] == [
         'Expected a teacher config file but gone.py does not exist',
-        'Expected a checkpoint file but gone.pth does not exist',
     ]
 
 
@@ -120,8 +151,8 @@ def test_a_missing_checkpoint_leaves_a_model_to_look_at(shared: Path) -> None:
     found = Findings()
     module, teacher = check_teacher(found, teacher_of(shared, checkpoint='gone.pth'))
     assert module is not None
-    assert teacher is None
-    assert len(found.errors) == 1
+    assert teacher is not None
+    assert teacher.sha256 == ''
 
 
 def test_a_checkpoint_of_another_model_names_what_does_not_fit(shared: Path) -> None:

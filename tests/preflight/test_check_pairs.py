@@ -7,8 +7,9 @@ from engine_fixtures import COSINE, KL, build, segmentor
 from torch import nn
 
 from kdplugin.distill.pairs import Pair, parse_pair
+from kdplugin.distill.probe import probe
 from kdplugin.preflight.findings import Findings
-from kdplugin.preflight.pairs import check_pair, check_taps
+from kdplugin.preflight.pairs import check_pair, check_tap_paths, check_taps, strides_of
 
 
 @pytest.fixture(scope='module')
@@ -31,9 +32,9 @@ def lines(found: Findings) -> list[tuple[str, str]]:
 
 def test_a_good_pair_is_no_finding(student: nn.Module, teacher: nn.Module) -> None:
     found = Findings()
-    pair = check_pair(found, 'mid', dict(tap='backbone.layer2', loss=COSINE, weight=0.1), student, teacher)
-    assert pair is not None
-    assert (pair.student_taps, pair.teacher_taps, pair.weight.peak) == (('backbone.layer2',), ('backbone.layer2',), 0.1)
+    entry = dict(tap='backbone.layer2', loss=COSINE, weight=0.1)
+    check_pair(found, 'mid', entry)
+    assert check_tap_paths(found, 'mid', entry, student, teacher)
     assert found == []
 
 
@@ -46,8 +47,10 @@ def test_all_mistakes_of_one_pair_are_told(student: nn.Module, teacher: nn.Modul
         weight=-1,
         wieght=1,
     )
-    assert check_pair(found, 'mid', entry, student, teacher) is None
-    assert {where for where, _ in lines(found)} == {'pair mid'}
+    check_pair(found, 'mid', entry)
+    assert not check_tap_paths(found, 'mid', entry, student, teacher)
+    mid = 'model.pairs.mid'
+    assert [where for where, _ in lines(found)] == [mid, mid, mid, f'{mid}.student_tap', f'{mid}.teacher_tap']
     expected = [
         "in pair 'mid' but got 'wieght'. Did you mean 'weight'?",
         "Expected a finite weight >= 0 in pair 'mid' but got -1",
@@ -60,15 +63,15 @@ def test_all_mistakes_of_one_pair_are_told(student: nn.Module, teacher: nn.Modul
         assert part in message
 
 
-def test_wrong_arguments_of_a_loss_are_an_error(student: nn.Module, teacher: nn.Module) -> None:
+def test_wrong_arguments_of_a_loss_are_an_error() -> None:
     found = Findings()
-    check_pair(found, 'mid', dict(tap='backbone', loss=dict(**COSINE, tau=1)), student, teacher)
+    check_pair(found, 'mid', dict(tap='backbone', loss=dict(**COSINE, tau=1)))
     assert "unexpected keyword argument 'tau'. Correct its arguments." in found[0].message
 
 
 def test_a_tap_of_a_missing_model_is_said_to_be_unchecked(student: nn.Module) -> None:
     found = Findings()
-    assert check_pair(found, 'mid', dict(tap='backbone', loss=COSINE), student, None) is not None
+    assert check_tap_paths(found, 'mid', dict(tap='backbone', loss=COSINE), student, None)
     assert [(item.level, item.message) for item in found] == [
         ('note', 'not checked: its teacher tap, because there is no teacher to look at.')
     ]
@@ -91,10 +94,10 @@ def test_only_the_pairs_that_do_not_fit_are_taken_out(student: nn.Module, teache
     )
     assert [pair.name for pair in good] == ['low', 'auxiliary']
     expected = {
-        'pair idle': "['data_preprocessor'] did not run in this forward pass",
-        'pair levels': "'backbone' gives 4 and 'backbone.layer4' gives 1",
-        'pair classes': "'decode_head.convs' has 8 channels and 'decode_head.conv_seg' has 11",
-        'pair scalar': 'tensors with channels (N, C, ...) but got () and (1, 11, 8, 8)',
+        'model.pairs.idle': "['data_preprocessor'] did not run in this forward pass",
+        'model.pairs.levels': "'backbone' gives 4 and 'backbone.layer4' gives 1",
+        'model.pairs.classes': "'decode_head.convs' has 8 channels and 'decode_head.conv_seg' has 11",
+        'model.pairs.scalar': 'tensors with channels (N, C, ...) but got () and (1, 11, 8, 8)',
     }
     assert [finding.where for finding in found] == list(expected)
     for finding in found:
@@ -116,3 +119,16 @@ def test_a_model_that_does_not_run_is_told_once(student: nn.Module) -> None:
     assert [finding.where for finding in found] == ['teacher']
     assert 'Expected the teacher to run once' in found[0].message
     assert 'ValueError: no such mode' in found[0].message
+
+
+def test_strides_far_apart_are_a_warning(student: nn.Module, teacher: nn.Module) -> None:
+    found = Findings()
+    entries = dict(
+        near=dict(student_tap='backbone.layer1', teacher_tap='backbone.layer3', loss=COSINE),
+        far=dict(student_tap='backbone.layer1', teacher_tap='backbone.layer4', loss=COSINE),
+    )
+    assert len(check_taps(found, pairs(**entries), student, teacher)) == 2
+    assert [(one.level, one.where) for one in found] == [('warning', 'model.pairs.far')]
+    assert 'the student has 4 and the teacher 32' in found[0].message
+    probed = probe(student, ['backbone'], 'student')
+    assert strides_of(probed, ['backbone']) == [4.0, 8.0, 16.0, 32.0]

@@ -25,7 +25,7 @@ def config_of(shared: Path, folder: Path, **settings: Any) -> Config:
 def checked(config: Config) -> list[tuple[str, str]]:
     found = Findings()
     check_projection(found, config, build(segmentor()))
-    assert {finding.where for finding in found} <= {'projection'}
+    assert {finding.where for finding in found} <= {'custom_hooks'}
     return [(finding.level, finding.message) for finding in found]
 
 

@@ -59,7 +59,9 @@ def test_a_pair_before_which_all_is_frozen_trains_nothing_even_with_an_adapter(s
     for pair in distillation.pairs:
         check_pair_gradient(found, student, pair, step)
     assert len(found) == 1
-    assert lines(found)[0].startswith("error pair mid: Expected a gradient from student tap 'backbone.layer2' to the")
+    assert lines(found)[0].startswith(
+        "error model.pairs.mid: Expected a gradient from student tap 'backbone.layer2' to the"
+    )
 
 
 def test_a_gradient_of_zero_is_a_warning(shared: Path) -> None:

@@ -1,0 +1,47 @@
+"""Do the parts around the model build: schedulers over the optimizer, and hooks?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from mmengine.config import Config
+from mmengine.registry import HOOKS, PARAM_SCHEDULERS
+from torch import nn
+from torch.optim import SGD
+
+from kdplugin.preflight.config_tree import typed_below
+from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import hooks_of
+from kdplugin.preflight.rates import optimizer_of
+
+EPOCH = 1000
+"""Iterations of an epoch that schedulers are built for: how many there are depends on the data."""
+
+
+def check_schedulers_build(found: Findings, config: Config) -> None:
+    """Every scheduler takes its settings; they step an optimizer of one number."""
+    schedulers, flagged = config.get('param_scheduler'), {finding.where for finding in found.errors}
+    rate = (optimizer_of(config) or {}).get('lr', 0.01)
+    for part in typed_below(schedulers, 'param_scheduler', ()) if schedulers else ():
+        if any(where.startswith(part.path) for where in flagged):
+            continue
+        optimizer = SGD(
+            [nn.Parameter(nn.Linear(1, 1).weight)], lr=rate if isinstance(rate, float) else 0.01, momentum=0.9
+        )
+        given = dict(optimizer=optimizer, epoch_length=EPOCH)
+        found.attempt(part.path, 'a scheduler', _build_scheduler, part.settings, given)
+
+
+def _build_scheduler(settings: Mapping[str, object], given: Mapping[str, object]) -> object:
+    return PARAM_SCHEDULERS.build(copy.deepcopy(dict(settings)), default_args=dict(given))
+
+
+def check_hooks_build(found: Findings, config: Config) -> None:
+    """Every hook takes its settings."""
+    flagged = {finding.where for finding in found.errors}
+    for path, hook in hooks_of(config):
+        if not any(where.startswith(path) for where in flagged) and 'Projection' not in str(hook.get('type')):
+            settings = {key: value for key, value in copy.deepcopy(dict(hook)).items() if key != 'priority'}
+            if 'type' in settings:
+                found.attempt(path, 'a hook', HOOKS.build, settings)

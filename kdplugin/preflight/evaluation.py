@@ -1,0 +1,119 @@
+"""Is the student measured, on the data that it is validated on, and by the metric that keeps the best checkpoint?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from kdplugin.module_paths import did_you_mean
+from kdplugin.preflight.data import datasets_of
+from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import hooks_of, kind_of
+
+COCO = ('bbox', 'segm', 'proposal', 'proposal_fast')
+COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+CHOICES = {
+    'CocoMetric': ('metric', COCO),
+    'LVISMetric': ('metric', COCO),
+    'IoUMetric': ('iou_metrics', ('mIoU', 'mDice', 'mFscore')),
+    'VOCMetric': ('metric', ('mAP', 'recall')),
+}
+"""The setting of a metric that says what is measured, and its values."""
+SEGMENTATION = {
+    'mIoU': ('aAcc', 'mIoU', 'mAcc'), 'mDice': ('aAcc', 'mDice', 'mAcc'),
+    'mFscore': ('aAcc', 'mFscore', 'mPrecision', 'mRecall'),
+}  # fmt: skip
+
+
+def metrics_of(config: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the path and settings of every metric of an evaluator."""
+    evaluator = config.get(key)
+    if isinstance(evaluator, Mapping):
+        inner = evaluator.get('metrics')
+        if inner is not None:
+            evaluator, key = inner, f'{key}.metrics'
+    if isinstance(evaluator, Mapping):
+        yield key, evaluator
+    elif isinstance(evaluator, list | tuple):
+        yield from ((f'{key}.{number}', one) for number, one in enumerate(evaluator) if isinstance(one, Mapping))
+
+
+def check_metrics(found: Findings, config: Config) -> None:
+    """What is measured exists, and is compared with the labels of the images that are shown."""
+    for key, loader in (('val_evaluator', 'val_dataloader'), ('test_evaluator', 'test_dataloader')):
+        for path, metric in metrics_of(config, key):
+            setting, choices = CHOICES.get(kind_of(metric), ('', ()))
+            values = metric.get(setting) if setting else None
+            for value in [values] if isinstance(values, str) else values or ():
+                if value not in choices:
+                    found.error(
+                        f'{path}.{setting}',
+                        f'Expected {setting} of {list(choices)} but got {value!r}.{did_you_mean(str(value), choices)} '
+                        'Choose one.',
+                    )
+            _check_annotations(found, config, path, metric, loader)
+
+
+def _check_annotations(found: Findings, config: Config, path: str, metric: Mapping[str, Any], loader: str) -> None:
+    given = metric.get('ann_file')
+    datasets = list(datasets_of(config, loader))
+    if not isinstance(given, str) or len(datasets) != 1:
+        return
+    own, root = datasets[0].get('ann_file'), datasets[0].get('data_root') or ''
+    if not isinstance(own, str) or not own or not isinstance(root, str):
+        return
+    if not given.replace('//', '/').endswith(own.replace('//', '/').lstrip('./')):
+        found.error(
+            f'{path}.ann_file',
+            f'Expected the annotations of {loader}, {root}{own}, but got {given}. The predictions would be compared '
+            'with the labels of other images: give the same file.',
+        )
+
+
+def reported(config: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of all metrics of a validation, None where a metric is not known here."""
+    names: list[str] = []
+    for _, metric in metrics_of(config, 'val_evaluator'):
+        kind = kind_of(metric)
+        setting, _ = CHOICES.get(kind, ('', ()))
+        values = metric.get(setting) or {
+            'CocoMetric': 'bbox',
+            'LVISMetric': 'bbox',
+            'IoUMetric': 'mIoU',
+            'VOCMetric': 'mAP',
+        }.get(kind)
+        values = [values] if isinstance(values, str) else values
+        if metric.get('prefix') is not None or not isinstance(values, list | tuple):
+            return None
+        if kind == 'CocoMetric':
+            names += [f'coco/{value}_{item}' for value in values for item in COCO_ITEMS if 'proposal' not in value]
+            if any('proposal' in str(value) for value in values):
+                return None
+        elif kind == 'IoUMetric':
+            names += [name for value in values for name in SEGMENTATION.get(value, ())]
+        else:
+            return None
+    return list(dict.fromkeys(names)) or None
+
+
+def check_best(found: Findings, config: Config) -> None:
+    """What the best checkpoint is chosen by, or a training stopped by, is measured."""
+    for path, hook in hooks_of(config):
+        for key in ('save_best', 'monitor'):
+            value = hook.get(key)
+            for name in [value] if isinstance(value, str) else value or () if isinstance(value, list | tuple) else ():
+                _check_monitor(found, config, f'{path}.{key}', str(name))
+
+
+def _check_monitor(found: Findings, config: Config, path: str, name: str) -> None:
+    if config.get('val_evaluator') is None:
+        found.error(path, f'Expected a validation that measures {name!r} but there is none. Add one or remove the key.')
+        return
+    names = reported(config)
+    if name == 'auto' or names is None or name in names:
+        return
+    same = [known for known in names if known.endswith(name) or known.partition('/')[2] == name]
+    near = f' Did you mean {same[0]!r}?' if same else did_you_mean(name, names)
+    found.error(path, f'Expected one of {names} but got {name!r}, which is never measured.{near} Choose one.')

@@ -1,0 +1,148 @@
+"""The optimizer as its config describes it: numbers that are numbers, a rate that fits the batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import kind_of
+
+LARGEST = {'SGD': 1.0, 'Adam': 0.05, 'AdamW': 0.05}
+"""Learning rates above which nobody trains."""
+NUMBERS = ('lr', 'weight_decay', 'momentum', 'eps')
+DTYPES = ('float16', 'bfloat16', 'float32', 'float64')
+
+
+def optimizer_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the optimizer's config; None where there is none or several."""
+    wrapper = config.get('optim_wrapper')
+    optimizer = wrapper.get('optimizer') if isinstance(wrapper, Mapping) else None
+    return optimizer if isinstance(optimizer, Mapping) else None
+
+
+def check_optimizer(found: Findings, config: Config) -> None:
+    """The optimizer has a rate, and numbers where it needs numbers."""
+    wrapper, optimizer = config.get('optim_wrapper'), optimizer_of(config)
+    if not isinstance(wrapper, Mapping):
+        return
+    if optimizer is None:
+        if 'constructor' not in wrapper:
+            found.error(
+                'optim_wrapper.optimizer',
+                "Expected an optimizer in optim_wrapper but got none. Write optimizer=dict(type='SGD', lr=...).",
+            )
+        return
+    path = 'optim_wrapper.optimizer'
+    for key in NUMBERS:
+        value = optimizer.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+            found.error(f'{path}.{key}', f'Expected a number >= 0 but got {value!r}. Write it without quotes.')
+    lr, kind = optimizer.get('lr'), kind_of(optimizer)
+    if lr is None and kind in LARGEST:
+        found.warning(f'{path}.lr', f'Expected a learning rate but got none. {kind} takes its own default: give lr.')
+    elif isinstance(lr, int | float) and kind in LARGEST and (lr > LARGEST[kind] or lr == 0):
+        found.warning(
+            f'{path}.lr',
+            f'Expected a learning rate above 0 and up to {LARGEST[kind]:g} for {kind} but got {lr:g}. Correct lr.',
+        )
+    _check_wrapper(found, wrapper)
+    _check_paramwise(found, wrapper, optimizer)
+
+
+def _check_wrapper(found: Findings, wrapper: Mapping[str, Any]) -> None:
+    count = wrapper.get('accumulative_counts', 1)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        found.error('optim_wrapper.accumulative_counts', f'Expected a whole number >= 1 but got {count!r}. Correct it.')
+    clip = wrapper.get('clip_grad')
+    if clip is not None and not isinstance(clip, Mapping):
+        found.error(
+            'optim_wrapper.clip_grad', f'Expected a dict but got {clip!r}. Write dict(max_norm=35, norm_type=2).'
+        )
+    elif clip and 'max_norm' not in clip and clip.get('type', 'norm') == 'norm':
+        near = ' It is called max_norm.' if {'max_value', 'max', 'grad_clip'} & set(clip) else ' Add max_norm.'
+        found.error('optim_wrapper.clip_grad', f'Expected max_norm but got {sorted(clip)}.{near}')
+
+
+def _check_paramwise(found: Findings, wrapper: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
+    given = wrapper.get('paramwise_cfg')
+    if not isinstance(given, Mapping):
+        return
+    keys = given.get('custom_keys')
+    if keys is not None and not (isinstance(keys, Mapping) and all(isinstance(one, Mapping) for one in keys.values())):
+        found.error(
+            'optim_wrapper.paramwise_cfg.custom_keys',
+            f"Expected a dict of dicts but got {keys!r}. Write {{'backbone': dict(lr_mult=0.1)}}.",
+        )
+
+
+def check_amp(found: Findings, config: Config) -> None:
+    """Mixed precision is asked for in a way that works."""
+    wrapper = config.get('optim_wrapper')
+    if not isinstance(wrapper, Mapping):
+        return
+    dtype = wrapper.get('dtype')
+    amp = 'Amp' in kind_of(wrapper) or 'AMP' in kind_of(wrapper)
+    if not amp:
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            if key in wrapper:
+                found.error(
+                    f'optim_wrapper.{key}',
+                    f"Expected type='AmpOptimWrapper' beside {key} but got {kind_of(wrapper)}. Set the type, or remove "
+                    f'{key}.',
+                )
+        return
+    if dtype is not None and dtype not in DTYPES:
+        near = {'fp16': 'float16', 'bf16': 'bfloat16', 'half': 'float16', 'fp32': 'float32'}.get(str(dtype))
+        cure = f' Did you mean {near!r}?' if near else ' Choose one.'
+        found.error('optim_wrapper.dtype', f'Expected dtype of {list(DTYPES)} but got {dtype!r}.{cure}')
+    scale = wrapper.get('loss_scale', 'dynamic')
+    if not (scale == 'dynamic' or isinstance(scale, int | float | Mapping)) or isinstance(scale, bool):
+        found.error(
+            'optim_wrapper.loss_scale', f"Expected 'dynamic', a number or a dict but got {scale!r}. Correct it."
+        )
+    if dtype == 'float16' and wrapper.get('loss_scale') == 1:
+        found.warning(
+            'optim_wrapper.loss_scale', "Expected a scaled loss in float16 but got 1. Write loss_scale='dynamic'."
+        )
+
+
+def check_batch_and_rate(found: Findings, config: Config, gpus: int | None) -> None:
+    """The learning rate suits the batch of all GPUs together.
+
+    Args:
+        gpus: processes of the training, each with its own batch; None where nobody has said.
+    """
+    scaling, loader = config.get('auto_scale_lr'), config.get('train_dataloader')
+    if not isinstance(scaling, Mapping):
+        return
+    base, enabled = scaling.get('base_batch_size'), bool(scaling.get('enable'))
+    if not isinstance(base, int) or base <= 0:
+        if enabled:
+            found.error(
+                'auto_scale_lr.base_batch_size',
+                f'Expected the batch size that lr was chosen for but got {base!r}. Give base_batch_size.',
+            )
+        return
+    own = loader.get('batch_size') if isinstance(loader, Mapping) else None
+    if not isinstance(own, int) or own <= 0:
+        return
+    if gpus is None:
+        named = re.search(r'(\d+)xb\d+', str(config.filename or ''))
+        found.note(
+            'auto_scale_lr',
+            f'lr is for batches of {base}: {base / own:g} GPUs of {own}'
+            f'{f" (the name says {named[1]})" if named else ""}. Give --gpus to compare with yours.',
+        )
+    elif own * gpus != base and not enabled:
+        factor = own * gpus / base
+        lr = (optimizer_of(config) or {}).get('lr')
+        scaled = f' (lr={lr * factor:g})' if isinstance(lr, int | float) else ''
+        found.warning(
+            'auto_scale_lr',
+            f'Expected batches of {base}, for which lr was chosen, but got {own} x {gpus} GPUs = {own * gpus}. Write '
+            f'auto_scale_lr.enable=True, or multiply lr by {factor:g}{scaled}.',
+        )

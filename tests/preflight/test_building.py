@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from mmengine.config import Config
+
+from kdplugin.preflight.building import check_hooks_build, check_schedulers_build
+from kdplugin.preflight.findings import Findings
+
+GOOD = dict(type='OneCycleLR', eta_max=0.1, total_steps=10, by_epoch=False)
+LACKING = dict(type='OneCycleLR', eta_max=0.1, by_epoch=False)
+
+
+def test_schedulers_are_built() -> None:
+    found = Findings()
+    epochs = dict(type='CosineAnnealingLR', T_max=5, end=5, by_epoch=True, convert_to_iter_based=True)
+    check_schedulers_build(found, Config(dict(param_scheduler=[GOOD, epochs])))
+    assert found == []
+    check_schedulers_build(found, Config(dict(param_scheduler=[GOOD, LACKING])))
+    assert [(one.level, one.where) for one in found] == [('error', 'param_scheduler.1')]
+
+
+def test_hooks_are_built() -> None:
+    found = Findings()
+    good = dict(type='EMAHook', begin_iter=5, priority=49)
+    both = dict(type='EMAHook', begin_iter=5, begin_epoch=5)
+    check_hooks_build(found, Config(dict(custom_hooks=[good, both], default_hooks=dict(a=None))))
+    assert [(one.level, one.where) for one in found] == [('error', 'custom_hooks.1')]
+
+
+def test_what_was_judged_already_is_not_built() -> None:
+    found = Findings()
+    found.error('param_scheduler.0.x', 'Expected a but got b. Do c.')
+    check_schedulers_build(found, Config(dict(param_scheduler=[LACKING])))
+    assert len(found) == 1

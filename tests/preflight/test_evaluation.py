@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from preflight_says import places, says
+
+from kdplugin.preflight.evaluation import check_best, check_metrics, metrics_of, reported
+
+COCO = dict(type='CocoMetric', ann_file='data/coco/annotations/val.json', metric=['bbox', 'segm'])
+IOU = dict(type='IoUMetric', iou_metrics=['mIoU'])
+
+
+def test_metrics_are_found_in_every_form() -> None:
+    assert [path for path, _ in metrics_of(dict(val_evaluator=COCO), 'val_evaluator')] == ['val_evaluator']
+    assert [path for path, _ in metrics_of(dict(val_evaluator=[COCO, IOU]), 'val_evaluator')] == [
+        'val_evaluator.0',
+        'val_evaluator.1',
+    ]
+    wrapped = dict(val_evaluator=dict(type='Evaluator', metrics=[IOU]))
+    assert [path for path, _ in metrics_of(wrapped, 'val_evaluator')] == ['val_evaluator.metrics.0']
+
+
+def test_what_is_measured_exists() -> None:
+    assert says(check_metrics, dict(val_evaluator=[COCO, IOU])) == []
+    (finding,) = says(check_metrics, dict(val_evaluator=dict(IOU, iou_metrics=['mIou'])))
+    assert finding[:2] == ('error', 'val_evaluator.iou_metrics')
+    assert "Did you mean 'mIoU'?" in finding[2]
+    assert places(check_metrics, dict(val_evaluator=dict(COCO, metric='mAP'))) == [('error', 'val_evaluator.metric')]
+
+
+@pytest.mark.parametrize(('own', 'right'), [('annotations/val.json', True), ('annotations/test.json', False)])
+def test_the_metric_reads_the_labels_of_the_images_that_are_shown(own: str, right: bool) -> None:
+    loader = dict(dataset=dict(type='CocoDataset', data_root='data/coco/', ann_file=own))
+    expected = [] if right else [('error', 'val_evaluator.ann_file')]
+    assert places(check_metrics, dict(val_evaluator=COCO, val_dataloader=loader)) == expected
+
+
+def best(name: Any, evaluator: Any) -> dict[str, Any]:
+    return dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best=name)), val_evaluator=evaluator)
+
+
+@pytest.mark.parametrize(
+    ('name', 'evaluator'),
+    [
+        ('coco/bbox_mAP', COCO), (['coco/segm_mAP_50', 'coco/bbox_mAP'], COCO), ('mIoU', IOU), ('auto', COCO),
+        (None, COCO), ('anything', dict(type='MyMetric')), ('mine/bbox_mAP', dict(COCO, prefix='mine')),
+    ],
+)  # fmt: skip
+def test_metrics_that_are_measured_choose_the_best(name: Any, evaluator: Any) -> None:
+    assert says(check_best, best(name, evaluator)) == []
+
+
+def test_metrics_that_are_not_measured_choose_nothing() -> None:
+    (finding,) = says(check_best, best('bbox_mAP', COCO))
+    assert finding[:2] == ('error', 'default_hooks.checkpoint.save_best')
+    assert "Did you mean 'coco/bbox_mAP'?" in finding[2]
+    assert places(check_best, best('mIoU', COCO)) == [('error', 'default_hooks.checkpoint.save_best')]
+    assert places(check_best, best('mIoU', None)) == [('error', 'default_hooks.checkpoint.save_best')]
+
+
+def test_names_are_those_that_the_metrics_give() -> None:
+    """Compared with what mmseg and mmdet return themselves."""
+    from mmdet.evaluation import CocoMetric
+    from mmseg.evaluation import IoUMetric
+
+    assert CocoMetric.default_prefix == 'coco'
+    assert getattr(IoUMetric, 'default_prefix', None) is None
+    assert reported(dict(val_evaluator=IOU)) == ['aAcc', 'mIoU', 'mAcc']
+    assert 'coco/bbox_mAP_50' in (reported(dict(val_evaluator=COCO)) or [])

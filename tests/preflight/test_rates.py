@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from preflight_says import places, says
+
+from kdplugin.preflight.rates import check_amp, check_batch_and_rate, check_optimizer
+
+SGD = dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+
+def wrapper(optimizer: Any = SGD, **more: Any) -> dict[str, Any]:
+    return dict(optim_wrapper=dict(type='OptimWrapper', optimizer=optimizer, **more))
+
+
+def test_a_good_optimizer_is_no_finding() -> None:
+    assert says(check_optimizer, wrapper(clip_grad=dict(max_norm=5), paramwise_cfg=dict(custom_keys=dict(a={})))) == []
+
+
+@pytest.mark.parametrize(
+    ('config', 'expected'),
+    [
+        (wrapper(dict(SGD, lr='1e-3')), ('error', 'optim_wrapper.optimizer.lr')),
+        (wrapper(dict(SGD, weight_decay=-1)), ('error', 'optim_wrapper.optimizer.weight_decay')),
+        (wrapper(dict(type='AdamW')), ('warning', 'optim_wrapper.optimizer.lr')),
+        (wrapper(dict(type='AdamW', lr=0.5)), ('warning', 'optim_wrapper.optimizer.lr')),
+        (wrapper(dict(SGD, lr=0)), ('warning', 'optim_wrapper.optimizer.lr')),
+        (wrapper(None), ('error', 'optim_wrapper.optimizer')),
+        (wrapper(accumulative_counts=0), ('error', 'optim_wrapper.accumulative_counts')),
+        (wrapper(clip_grad=35), ('error', 'optim_wrapper.clip_grad')),
+        (wrapper(clip_grad=dict(max_value=1)), ('error', 'optim_wrapper.clip_grad')),
+        (wrapper(paramwise_cfg=dict(custom_keys=['backbone'])), ('error', 'optim_wrapper.paramwise_cfg.custom_keys')),
+    ],
+)
+def test_mistakes_of_an_optimizer(config: dict[str, Any], expected: tuple[str, str]) -> None:
+    assert places(check_optimizer, config) == [expected]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'expected'),
+    [
+        (dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic'), []),
+        (dict(type='AmpOptimWrapper', dtype='bf16'), [('error', 'optim_wrapper.dtype')]),
+        (dict(type='AmpOptimWrapper', loss_scale='static'), [('error', 'optim_wrapper.loss_scale')]),
+        (dict(type='AmpOptimWrapper', dtype='float16', loss_scale=1), [('warning', 'optim_wrapper.loss_scale')]),
+        (dict(type='OptimWrapper', loss_scale=512.0), [('error', 'optim_wrapper.loss_scale')]),
+    ],
+)
+def test_mixed_precision(settings: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert places(check_amp, dict(optim_wrapper=settings)) == expected
+
+
+def test_the_rate_suits_the_batch() -> None:
+    def config(**scaling: Any) -> dict[str, Any]:
+        return dict(auto_scale_lr=scaling, train_dataloader=dict(batch_size=2), **wrapper())
+
+    plain = config(enable=False, base_batch_size=16)
+    assert places(check_batch_and_rate, plain, 8) == []
+    ((level, where, message),) = says(check_batch_and_rate, plain, 4)
+    assert (level, where) == ('warning', 'auto_scale_lr')
+    assert '2 x 4 GPUs = 8' in message
+    assert 'multiply lr by 0.5 (lr=0.005)' in message
+    assert places(check_batch_and_rate, config(enable=True, base_batch_size=16), 4) == []
+    assert places(check_batch_and_rate, config(enable=True), 4) == [('error', 'auto_scale_lr.base_batch_size')]
+    assert says(check_batch_and_rate, plain, None)[0][0] == 'note'
+    assert says(check_batch_and_rate, wrapper(), 3) == []

@@ -1,11 +1,12 @@
 # ORION's EVA-02-L with 8 of 16 heads in each block (253.0 M of 303.4 M parameters), trained to see as the whole does.
 #   There are no labels and no heads: total = 0.7 * (0.5 * features + 0.3 * attention). A task and an output term need a
 #   head of ORION's own package: heads=dict(pts_bbox_head=dict(type=...)), see docs/orion.md.
-# Before: python tools/prune_heads.py makes the plan (docs/orion.md).
+# Before: python tools/prune_heads.py configs/orion/orion_student_eva-l_8heads_b2d.py ckpts/Orion.pth \
+#   work_dirs/orion/8heads --heads 8
 # Train: tools/dist_train.sh configs/orion/orion_student_eva-l_8heads_b2d.py 8 --amp
 # Expected: not measured; nobody here has the data. Sizes: docs/results/orion_size.json
 _base_ = ['./b2d.py']
-plan = '{{$ORION_PLAN:work_dirs/orion/plan_8heads.json}}'
+plan = '{{$ORION_PLAN:work_dirs/orion/8heads/plan.json}}'
 model = dict(
     type='kdplugin.Distiller',
     student=dict(

@@ -92,7 +92,7 @@ def _no_bytes() -> bytes:
 
 
 def _known() -> dict[tuple[str, str], Callable[..., Any]]:
-    arrays = {'_reconstruct': _Array, 'scalar': _scalar, '_frombuffer': _from_buffer}
+    arrays: dict[str, Callable[..., Any]] = {'_reconstruct': _Array, 'scalar': _scalar, '_frombuffer': _from_buffer}
     return {
         ('numpy', 'dtype'): _Kind,
         ('numpy', 'ndarray'): _Array,

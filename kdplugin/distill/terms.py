@@ -55,4 +55,4 @@ def total(losses: Mapping[str, Any]) -> Tensor:
         for name, value in losses.items()
         if 'loss' in name
     )
-    return sum(terms, start=torch.zeros(()))  # type: ignore[arg-type, return-value]
+    return sum(terms, start=torch.zeros(()))

@@ -24,7 +24,7 @@ class TrainedParameters(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module) -> Any:
-        plain: nn.Module = model.module if is_model_wrapper(model) else model
+        plain: Any = model.module if is_model_wrapper(model) else model
         if not any(value.requires_grad for value in plain.parameters()):
             raise ConfigError('Expected something to train but every parameter is frozen. Leave a part unfrozen.')
         wrapper = super().__call__(model)

@@ -85,7 +85,7 @@ class Teacher:
         """The model with the loaded weights, on the device of the last batch.
 
         Weights that folded ones stand for are let go when the teacher first runs, unless somebody asked for them
-        before; they are read again from the checkpoint when first asked for.
+        since ``learn``; they are read again from the checkpoint when next asked for.
 
         Raises:
             CheckpointError: the file is not the one that was loaded.
@@ -148,6 +148,7 @@ class Teacher:
         if self.calls is None:
             print_log(f'The {owner} runs to its end in each step: {why}.', logger='current')
         self.speed, self._fast = fastest(self._module, self.speed, taps, steady, self.probed.mode, owner)
+        self._asked = False
         return self.probed
 
     @torch.no_grad()
@@ -271,8 +272,9 @@ def load_teacher(module: nn.Module, config: Mapping[str, Any]) -> Teacher:
     """
     name = f'teacher checkpoint {config["checkpoint"]}'
     weights = weights_of(config)
-    if hasattr(module, 'own_tensors'):  # a model that is some of the parts of its file
-        weights = module.own_tensors(weights, name)
+    choose: Any = getattr(module, 'own_tensors', None)
+    if choose is not None:  # a model that is some of the parts of its file
+        weights = choose(weights, name)
     load_strictly(module, weights, name)
     module.requires_grad_(False)
     return Teacher(

@@ -17,6 +17,8 @@ from kdplugin.distill.rng import preserved_rng
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.distillation_hook import KEY
 from kdplugin.module_paths import find_module
+from kdplugin.pruning.plan import PruningPlan, is_pruning_file
+from kdplugin.pruning.surgery import projection_plan
 from kdplugin.registry import HOOKS
 from kdplugin.weights.project import AUTO, Projection, hash_source, load_into, plan_for, project, report_for
 from kdplugin.weights.projection.head_counts import Heads
@@ -42,7 +44,8 @@ class WeightProjectionHook(Hook):
         target: path of the module that gets the weights; '' for the whole model.
         method: 'truncate', 'average' or 'svd', for axes that change their width.
         layers: which layers of a deeper source are taken: 'uniform', 'first', 'last', 'similarity' or their indices.
-        plan: 'auto', or the JSON file of an edited plan (tools/map_weights.py writes one).
+        plan: 'auto', or the JSON file of an edited plan (tools/map_weights.py writes one), or of a pruning plan
+            (tools/prune_heads.py): the target then gets the slices of the teacher that it keeps.
         min_coverage: the least share of the target's parameters that has to come from the source, 0 to 1.
         prefix: take what begins with it in the source, without it; None takes what lies under the target's own path if
             there is such, else everything.
@@ -106,7 +109,8 @@ class WeightProjectionHook(Hook):
         """
         with preserved_rng():
             source = self._open(model)
-            report = report_for(plan_for(source, self._part(model), **self._options), source)
+            part = self._part(model)
+            report = report_for(plan_for(source, part, **self._options_for(source, part)), source)
         report.require(self.min_coverage)
         return report
 
@@ -122,7 +126,8 @@ class WeightProjectionHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         with preserved_rng():
             source = self._open(model)
-            projection = project(source, self._part(model), min_coverage=self.min_coverage, **self._options)
+            part = self._part(model)
+            projection = project(source, part, min_coverage=self.min_coverage, **self._options_for(source, part))
         self._load(runner, model, projection)
         coverage = projection.report.coverage
         if is_main_process():
@@ -142,6 +147,13 @@ class WeightProjectionHook(Hook):
         if self.prefix is None and self.target and any(name.startswith(own) for name in source):
             return open_source(source, prefix=own)
         return source
+
+    def _options_for(self, source: TensorSource, part: nn.Module) -> dict[str, Any]:
+        """Return the options of ``plan_for``, a pruning plan as what it means for these tensors."""
+        file = self._options['plan']
+        if file == AUTO or not is_pruning_file(file):
+            return self._options
+        return {**self._options, 'plan': projection_plan(PruningPlan.read(file), source, part)}
 
     def _part(self, model: nn.Module) -> nn.Module:
         return find_module(model, self.target, 'model') if self.target else model

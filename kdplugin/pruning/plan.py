@@ -198,6 +198,14 @@ def is_pruning_plan(content: object) -> bool:
     return isinstance(content, Mapping) and content.get('what') == WHAT
 
 
+def is_pruning_file(path: str | Path) -> bool:
+    """Tell whether a JSON file says that it is a pruning plan; one that is not JSON is none."""
+    try:
+        return is_pruning_plan(json.loads(Path(path).read_text()))
+    except (ValueError, OSError):
+        return False
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -16,8 +16,10 @@ from kdplugin.errors import DataError
 from kdplugin.reports.measured.architectures import architectures_table
 from kdplugin.reports.measured.mapping import mapping_table
 from kdplugin.reports.measured.orion_digits import orion_digits_table
+from kdplugin.reports.measured.orion_size import orion_size_table
 from kdplugin.reports.measured.projection import projection_table
 from kdplugin.reports.measured.projection_start import projection_start_table
+from kdplugin.reports.measured.pruning_scorers import pruning_scorers_table
 from kdplugin.reports.measured.real_data import real_data_table
 from kdplugin.reports.measured.step_time import step_time_table
 from kdplugin.reports.measured.temperature import temperature_table
@@ -27,6 +29,8 @@ NOT_MEASURED = 'Not measured yet.'
 Make = Callable[[Mapping[str, Any]], str]
 
 TABLES: dict[str, tuple[str, str, Make]] = {
+    'orion_size': ('docs/pruning.md', 'docs/results/orion_size.json', orion_size_table),
+    'pruning_scorers': ('docs/pruning.md', 'docs/results/pruning_scorers.json', pruning_scorers_table),
     'temperature': ('docs/distillation.md', 'docs/results/temperature.json', temperature_table),
     'real_data': ('docs/distillation.md', 'docs/results/real_data.json', real_data_table),
     'step_time': ('docs/distillation.md', 'docs/results/step_time.json', step_time_table),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kdplugin.errors import CheckpointError
-from kdplugin.pruning.plan import PruningPlan, is_pruning_plan
+from kdplugin.pruning.plan import PruningPlan, is_pruning_file, is_pruning_plan
 
 VALUES: dict[str, Any] = dict(
     heads=((0, 2), (3,)), neurons=((0, 1), (1, 2)), num_heads=4, hidden=3, head_dim=2, prefix='img_backbone.'
@@ -49,6 +49,10 @@ def test_json_and_back(tmp_path: Path) -> None:
     plan.write(tmp_path / 'new' / 'plan.json')
     assert PruningPlan.read(tmp_path / 'new' / 'plan.json') == plan
     assert is_pruning_plan(json.loads(plan.to_json()))
+    assert is_pruning_file(tmp_path / 'new' / 'plan.json')
+    (tmp_path / 'other.json').write_text('{"version": 1}')
+    (tmp_path / 'no.json').write_text('{')
+    assert not any(is_pruning_file(tmp_path / name) for name in ('other.json', 'no.json', 'none.json'))
     assert '  [0, 2],\n  [3]\n' in plan.to_json()
 
 

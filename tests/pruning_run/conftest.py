@@ -1,0 +1,3 @@
+from engine_fixtures import shared
+
+__all__ = ['shared']

@@ -164,7 +164,8 @@ def estimate(
     config: Config, student: nn.Module, sizes: Sequence[tuple[int, int]], batches: Sequence[int]
 ) -> list[Estimate]:
     """Estimate the peak of a training step for every size and batch."""
-    growth, weights = growth_of(student), weight_bytes(config, student)
+    weights = weight_bytes(config, student)  # before the teacher runs, which puts folded weights aside
+    growth = growth_of(student)
     wrapper = config.get('optim_wrapper')
     amp = isinstance(wrapper, Mapping) and 'amp' in kind_of(wrapper).lower()
     result = []

@@ -6,7 +6,7 @@ from kdplugin.preflight.building import check_hooks_build, check_schedulers_buil
 from kdplugin.preflight.findings import Findings
 
 GOOD = dict(type='OneCycleLR', eta_max=0.1, total_steps=10, by_epoch=False)
-LACKING = dict(type='OneCycleLR', eta_max=0.1, by_epoch=False)
+LACKING = dict(type='MultiStepLR', by_epoch=False)
 
 
 def test_schedulers_are_built() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from engine_fixtures import build, detection_batch, detector, segmentation_batch, segmentor
 from engine_runs import run_config
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from kdplugin.preflight.findings import Findings
@@ -42,14 +43,15 @@ def test_validation_runs_on_its_first_image(shared: Path, tmp_path: Path) -> Non
     init_default_scope('mmseg')
     config = run_config(shared, tmp_path, segmentor(), validate_every=2)
     found = Findings()
-    check_validation(found, config, build(segmentor()), True)
-    check_validation(found, config, build(segmentor()), False)
+    student = build(Config(dict(model=segmentor())).model)
+    check_validation(found, config, student, True)
+    check_validation(found, config, student, False)
     assert found == []
     config.val_dataloader.dataset.pipeline[0].type = 'Gone'
-    check_validation(found, config, build(segmentor()), True)
+    check_validation(found, config, student, True)
     assert [(one.level, one.where) for one in found] == [('error', 'val_dataloader')]
     broken = segmentor()
     broken['test_cfg'] = dict(mode='slide')
     other = Findings()
-    check_validation(other, config, build(broken), False)
+    check_validation(other, config, build(Config(dict(model=broken)).model), False)
     assert 'the student to predict' in other[0].message

@@ -75,7 +75,7 @@ TRAINING = (
     Fault('a scheduler of epochs in a run of iterations', SEG, {'param_scheduler.0.by_epoch': True}, 'param_scheduler.0.by_epoch', 'would never act', 'write by_epoch=False'),
     Fault('a scheduler that begins after the end', DET, {'param_scheduler.1.begin': 20, 'param_scheduler.1.end': 40}, 'param_scheduler.1.begin', 'begin=20', 'correct it'),
     Fault('milestones beyond the end', DET, {'param_scheduler.1.milestones': [16, 22]}, 'param_scheduler.1.milestones', '[16, 22]', 'correct them', level='warning'),
-    Fault('a scheduler without its arguments', SEG, {'param_scheduler': [dict(type='OneCycleLR', eta_max=0.01, by_epoch=False)]}, 'param_scheduler.0', 'total_steps', '', full=True),
+    Fault('a scheduler without its arguments', SEG, {'param_scheduler': [dict(type='MultiStepLR', by_epoch=False)]}, 'param_scheduler.0', 'Expected milestones', 'Add it'),
     Fault('the length in the wrong unit', DET, {'train_cfg': dict(type='EpochBasedTrainLoop', max_iters=90000)}, 'train_cfg', 'max_iters', ''),
     Fault('no validation before the end', DET, {'train_cfg.val_interval': 50}, 'train_cfg.val_interval', 'a validation within 12 epochs', 'lower val_interval', level='warning'),
     Fault('length 0', DET, {'train_cfg.max_epochs': 0}, 'train_cfg.max_epochs', 'got 0', 'Count epochs'),

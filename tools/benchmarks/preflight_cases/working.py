@@ -66,7 +66,8 @@ def _usable(path: Path) -> bool:
     text = path.read_text()
     if 'Cityscapes' in text or 'cityscapes' in path.name:
         return True
-    return 'coco' in path.name and not any(word in path.name for word in ('panoptic', 'lvis', 'openimages', 'crowd'))
+    other = ('panoptic', 'stuff', 'lvis', 'openimages', 'crowd')
+    return 'coco' in path.name and not any(word in path.name for word in other)
 
 
 def write_working(package: str, student: str, teacher: str, file: Path) -> None:

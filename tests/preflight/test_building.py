@@ -22,7 +22,9 @@ def test_hooks_are_built() -> None:
     found = Findings()
     good = dict(type='EMAHook', begin_iter=5, priority=49)
     both = dict(type='EMAHook', begin_iter=5, begin_epoch=5)
-    check_hooks_build(found, Config(dict(custom_hooks=[good, both], default_hooks=dict(a=None))))
+    draws = dict(type='mmdet.DetVisualizationHook')  # asks for the visualizer of a Runner
+    hooks = dict(custom_hooks=[good, both], default_hooks=dict(a=None, b=draws))
+    check_hooks_build(found, Config(hooks))
     assert [(one.level, one.where) for one in found] == [('error', 'custom_hooks.1')]
 
 

@@ -22,6 +22,7 @@ from engine_fixtures import (
 from mmengine.dataset import BaseDataset
 from torch import nn
 
+from kdplugin.distill.distiller import distillation_of
 from kdplugin.distill.taps import catch
 from kdplugin.distill.teachers.teacher import Teacher, build_teacher
 from kdplugin.errors import CheckpointError, ConfigError, TapError
@@ -217,6 +218,13 @@ def test_weights_that_folded_ones_stand_for_are_let_go_and_read_again(shared: Pa
     assert hash_tensors(teacher.module.state_dict()) == before
     for one, other in zip(found['backbone'], ask(teacher, ['backbone'])['backbone'], strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_training_lets_them_go(shared: Path) -> None:
+    model = build(distilled(shared, dict(a=dict(tap='backbone', loss=COSINE))))
+    teacher = distillation_of(model).teacher
+    model(**segmentation_batch(), mode='loss')
+    assert not teacher._module.backbone.layer1[0].conv1.weight.numel()
 
 
 def test_weights_are_not_read_again_from_another_file(shared: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class Subject:
 
 def teacher_config(config: Config) -> Config:
     """Return a config whose model is what is to be pruned: a distillation's teacher, or the model itself."""
-    model = config.get('model') or {}
+    model: Any = config.get('model') or {}
     if not is_distiller(model):
         return config
     teacher = model.teacher
@@ -157,7 +157,7 @@ def total_loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     """Return the sum of a model's losses on a preprocessed batch, or half the energy of its outputs if it has none."""
     losses = model(**batch, mode='loss')
     if losses:
-        return model.parse_losses(losses)[0]  # type: ignore[operator, no-any-return]
+        return model.parse_losses(losses)[0]  # type: ignore[operator]
     outputs = [value for value in tensors_in(run_model(model, batch)) if value.requires_grad]
     return sum((value.float().square().mean() for value in outputs), start=0) / 2  # type: ignore[return-value]
 

@@ -68,5 +68,5 @@ def _sums(axis: Axes, scores: Tensor, plan: PruningPlan) -> None:
     axis.barh(range(depth), gone, left=kept, color=GONE, label='pruned')
     axis.set_xlabel('sum of scores', fontsize=9)
     axis.tick_params(axis='x', labelsize=7)
-    axis.legend(fontsize=7, frameon=False, loc='upper center', bbox_to_anchor=(0.5, 1.0), ncols=2).set_zorder(5)
+    axis.legend(fontsize=7, frameon=False, loc='lower left', bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, ncols=2)
     axis.margins(x=0.05)

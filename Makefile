@@ -1,11 +1,12 @@
 # make demo   set up, then distil a digit segmentation student and print what it gained (the main job)
+# make production-test   set up, then prove the text-to-image pipeline with a tiny teacher
 # make test   set up, then run the default tests
 STACK ?= onedl
 VENV ?= $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow check format clean
+.PHONY: help env demo production-test test test-slow check format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -17,6 +18,9 @@ env:
 
 demo: env
 	@$(PY) tools/demo.py
+
+production-test: env
+	@$(PY) tools/production_test.py
 
 test: env
 	@$(PY) -m pytest -m "not slow"

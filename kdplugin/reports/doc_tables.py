@@ -23,6 +23,7 @@ from kdplugin.reports.measured.pruning_scorers import pruning_scorers_table
 from kdplugin.reports.measured.real_data import real_data_table
 from kdplugin.reports.measured.step_time import step_time_table
 from kdplugin.reports.measured.temperature import temperature_table
+from kdplugin.reports.measured.wan_start import wan_start_table
 
 NOT_MEASURED = 'Not measured yet.'
 
@@ -39,6 +40,7 @@ TABLES: dict[str, tuple[str, str, Make]] = {
     'mapping': ('docs/results/mapping.md', 'docs/results/mapping.json', mapping_table),
     'projection_start': ('docs/weight_projection.md', 'docs/results/projection_start.json', projection_start_table),
     'projection': ('docs/weight_projection.md', 'docs/results/projection.json', projection_table),
+    'wan_start': ('docs/wan.md', 'docs/results/wan_start.json', wan_start_table),
 }
 """Name of a table -> the document it stands in, the results it comes from, and what makes it of them."""
 

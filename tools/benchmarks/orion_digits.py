@@ -106,8 +106,8 @@ def recipe(seeds: Sequence[int]) -> str:
         f'configs/orion: mAP in percent (COCO, IoU 0.50 to 0.95) on {teacher.digit_scenes.val} validation scenes of '
         f'{teacher.digit_scenes.size} pixels. The teacher is trained for {teacher.train_cfg.max_iters} steps of '
         f'{teacher.train_dataloader.batch_size} scenes; one plan keeps a quarter of its heads and of its neurons. '
-        f'Students with seeds {list(seeds)} are trained for {student.train_cfg.max_iters} steps, the backbone alone; `random` '
-        "begins with a random backbone between the teacher's neck and head."
+        f'Students with seeds {list(seeds)} are trained for {student.train_cfg.max_iters} steps, the backbone alone; '
+        "`random` begins with a random backbone between the teacher's neck and head."
     )
 
 
@@ -128,13 +128,13 @@ def run_all(seeds: Sequence[int], plan: Path, work: Path, out: Path) -> None:
     write_pruned(teacher, plan, pruned)
     mark = fingerprint(NO_KD, inputs)
     scores['pruned'] = [kept_or_measured(work / 'pruned', mark, measure, NO_KD, str(pruned), str(work / 'pruned'))]
-    for seed in seeds:
+    for number, seed in enumerate(seeds, 1):
         for kind, (config, projected) in KINDS.items():
             folder = work / f'{kind}_seed{seed}'
             mark = fingerprint(config, projected, seed, inputs)
             found = kept_or_measured(folder, mark, train, config, seed, projected, str(folder))
             scores.setdefault(kind, []).append(found)
-            write_json(out, summary(scores, recipe=recipe(seeds)))
+            write_json(out, summary(scores, recipe=recipe(seeds[:number])))
             print(f'{kind} seed {seed}: {scores[kind][-1]:.4f}', flush=True)
 
 

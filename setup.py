@@ -49,10 +49,6 @@ setup(
             'ftfy',  # mmseg 1.2.2 imports it without declaring it
             'regex',
         ],
-        'wan': [
-            'diffusers>=0.35 ; python_version >= "3.11"',  # the first release that knows Wan 2.2's two experts
-            'transformers>=4.51 ; python_version >= "3.11"',  # UMT5 as diffusers loads it
-        ],
         'wan': ['diffusers>=0.40', 'transformers>=4.51'],  # the video teacher, its student and its text encoder
         'test': ['pytest>=8'],
         'dev': ['ruff>=0.12', 'mypy>=1.15'],

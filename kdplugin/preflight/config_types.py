@@ -137,6 +137,8 @@ def _extra(part: Typed, resolved: Any) -> set[str]:
             names |= {'fallback_on_stride', 'use_deform'}
         if part.role == 'cfg':
             names.add('postfix')
+        if part.role == 'loss_cls':
+            names |= {'bg_cls_weight', 'group_bg_cls_weight'}  # taken out by the heads of mmdet's DETR family
     return names
 
 

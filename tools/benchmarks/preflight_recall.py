@@ -16,7 +16,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,13 @@ sys.path.insert(0, str(ROOT / 'tools' / 'benchmarks'))
 
 import torch  # noqa: E402
 from measuring import write_json  # noqa: E402
-from mmengine.config import Config  # noqa: E402
 from mmengine.logging import MMLogger  # noqa: E402
+from preflight_cases.clean import check_clean, try_clean  # noqa: E402
 from preflight_cases.damage import damaged, damaged_text, everything_in  # noqa: E402
 from preflight_cases.fault_list import DATA, FILES, KEYS  # noqa: E402
 from preflight_cases.fault_list_training import DISTILLATION, MORE, TRAINING  # noqa: E402
 from preflight_cases.faults import Fault  # noqa: E402
 from preflight_cases.files import STUDENT, make_files, save_teacher  # noqa: E402
-from preflight_cases.working import recipes, working_pairs, write_working  # noqa: E402
 
 from kdplugin import launch  # noqa: E402
 from kdplugin.errors import KDPluginError  # noqa: E402
@@ -122,99 +121,6 @@ def try_syntax() -> list[dict[str, Any]]:
             message = str(error)
         rows.append(dict(kind=name, config='broken.py', mode='syntax', found=cure in message, broken=[], seconds=0.0))
     return rows
-
-
-def shipped() -> list[str]:
-    """Return the paths of every config of this repository that trains."""
-    files = [path for path in sorted((ROOT / 'configs').rglob('*.py')) if '_base_' not in path.parts]
-    return [str(path.relative_to(ROOT)) for path in files if Config.fromfile(path).get('model')]
-
-
-def make_own_teachers(configs: list[str]) -> None:
-    """Save random weights where this repository's configs expect a teacher that they train themselves."""
-    for name in configs:
-        config = launch.read_config(name)
-        hooks = [hook.get('source') for hook in config.get('custom_hooks') or () if hook.get('source')]
-        teacher = config.model.get('teacher') if config.model.get('teacher') else None
-        for file, cfg in [
-            *([(teacher.get('checkpoint'), teacher.get('cfg'))] if teacher else []),
-            *((source, 'configs/projection/teacher_mit_digits.py') for source in hooks),
-        ]:
-            if file and '://' not in file and not Path(file).is_file() and cfg:
-                save_teacher(cfg, Path(file))
-
-
-def check_clean(name: str, static: bool, small: bool = False) -> dict[str, Any]:
-    """Check a config that works; errors are false alarms."""
-    started = time.perf_counter()
-    try:
-        config = launch.read_config(name)
-    except KDPluginError as error:
-        return dict(
-            config=name, mode='static', unread=str(error)[:300], errors=[str(error)], absent=[], warnings=[],
-            broken=[], seconds=0.0,
-        )  # fmt: skip
-    if small:
-        _make_small(config)
-    found = verify(config, static=static)
-    errors = [f'{one.where}: {one.message}' for one in found.errors]
-    return dict(
-        config=name, mode='static' if static else 'dry run',
-        errors=[error for error in errors if not _is_absent(error)],
-        absent=[error for error in errors if _is_absent(error)],
-        warnings=[f'{one.where}: {one.message}' for one in found if one.level == 'warning'],
-        broken=found.broken, seconds=round(time.perf_counter() - started, 2),
-    )  # fmt: skip
-
-
-def _make_small(config: Config) -> None:
-    """Shrink the images of a recipe, so that its dry run takes seconds: sizes alone change."""
-    for step in config.train_dataloader.dataset.get('pipeline', ()):
-        if step.get('type') in ('Resize', 'RandomResize') and isinstance(step.get('scale'), tuple | list):
-            step.scale = (416, 256)
-        if step.get('type') == 'RandomCrop' and 'crop_size' in step:
-            step.crop_size = (128, 128)
-            if config.get('data_preprocessor') is not None and config.data_preprocessor.get('size') is not None:
-                config.data_preprocessor.size = (128, 128)
-
-
-def try_clean(log: Callable[[str], None], dry_runs: int, hosts: bool) -> dict[str, Any]:
-    """Check configs that work: ours, generated ones, and the recipes of mmdet and mmseg."""
-    own = shipped()
-    make_own_teachers(own)
-    rows = [check_clean(name, static=True) for name in own]
-    rows += [check_clean(name, static=False) for name in own if 'digits' in name]
-    generated = []
-    for package in ('mmdet', 'mmseg'):
-        for number, (student, teacher) in enumerate(working_pairs(package, 20)):
-            file = Path(f'generated_{package}_{number:02d}.py')
-            write_working(package, student, teacher, file)
-            generated.append(str(file))
-    rows += [check_clean(name, static=True) for name in generated]
-    every = max(1, len(generated) // max(dry_runs, 1))
-    for name in generated[::every] if dry_runs else ():
-        rows.append(check_clean(name, static=False, small=True))
-        log(f'{name}: {rows[-1]["seconds"]} s')
-    theirs = list(_host_recipes(log)) if hosts else []
-    for row in (*rows, *theirs):
-        for error in row['errors']:
-            log(f'FALSE ALARM {row["config"]} ({row["mode"]}): {error}')
-        if row['broken']:
-            log(f'BROKEN {row["config"]}: {row["broken"]}')
-    return dict(own=own, generated=generated, rows=rows, hosts=theirs)
-
-
-def _host_recipes(log: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Check the recipes that mmdet and mmseg ship, without their data: what is absent is no alarm."""
-    for package in ('mmdet', 'mmseg'):
-        for number, path in enumerate(recipes(package).values()):
-            yield {**check_clean(str(path), static=True), 'config': str(path).partition('.mim/')[2]}
-            if number % 100 == 0:
-                log(f'{package}: {number}')
-
-
-def _is_absent(error: str) -> bool:
-    return 'does not exist' in error or 'there is no such file' in error
 
 
 def try_damage(cases: int, log: Callable[[str], None]) -> dict[str, Any]:

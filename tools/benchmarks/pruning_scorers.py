@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Which importance wins: mAP straight after pruning heads, by scorer, share and seed.
 
-pruning_scorers.py configs/orion/teacher_eva-tiny_digits.py work_dirs/orion_digits/teacher/iter_2000.pth --compensate
+pruning_scorers.py configs/orion/teacher_eva-tiny_digits.py work_dirs/orion_digits/teacher/iter_600.pth --compensate
 
 Seeds draw the calibration batches, and the heads of the scorer 'random'. Equal plans are tested once.
 """

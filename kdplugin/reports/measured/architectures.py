@@ -29,6 +29,8 @@ def architectures_table(content: Mapping[str, Any]) -> str:
         for package, found in content.items()
     ]
     failed = [
-        f'- {package} `{one["folder"]}`: {one["reason"]}' for package, found in content.items() for one in found['failed']
+        f'- {package} `{one["folder"]}`: {one["reason"]}'
+        for package, found in content.items()
+        for one in found['failed']
     ]
     return '\n'.join([markdown(COLUMNS, rows), *(['', 'Not among those that distil:', '', *failed] if failed else [])])

@@ -1,0 +1,111 @@
+"""Configs that work: what the verifier calls an error in them is a false alarm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from kdplugin import launch
+from kdplugin.errors import KDPluginError
+from kdplugin.preflight.verify import verify
+from preflight_cases.files import save_teacher
+from preflight_cases.working import recipes, working_pairs, write_working
+
+ROOT = Path(__file__).parents[3]
+
+
+def shipped() -> list[str]:
+    """Return the paths of every config of this repository that trains."""
+    files = [path for path in sorted((ROOT / 'configs').rglob('*.py')) if '_base_' not in path.parts]
+    return [str(path.relative_to(ROOT)) for path in files if Config.fromfile(path).get('model')]
+
+
+def make_own_teachers(configs: list[str]) -> None:
+    """Save random weights where this repository's configs expect a teacher that they train themselves."""
+    for name in configs:
+        config = launch.read_config(name)
+        hooks = [hook.get('source') for hook in config.get('custom_hooks') or () if hook.get('source')]
+        teacher = config.model.get('teacher') if config.model.get('teacher') else None
+        for file, cfg in [
+            *([(teacher.get('checkpoint'), teacher.get('cfg'))] if teacher else []),
+            *((source, 'configs/projection/teacher_mit_digits.py') for source in hooks),
+        ]:
+            if file and '://' not in file and not Path(file).is_file() and cfg:
+                save_teacher(cfg, Path(file))
+
+
+def check_clean(name: str, static: bool, small: bool = False) -> dict[str, Any]:
+    """Check a config that works; errors are false alarms."""
+    started = time.perf_counter()
+    try:
+        config = launch.read_config(name)
+    except KDPluginError as error:
+        return dict(
+            config=name, mode='static', unread=str(error)[:300], errors=[str(error)], absent=[], warnings=[],
+            broken=[], seconds=0.0,
+        )  # fmt: skip
+    if small:
+        _make_small(config)
+    found = verify(config, static=static)
+    errors = [f'{one.where}: {one.message}' for one in found.errors]
+    return dict(
+        config=name, mode='static' if static else 'dry run',
+        errors=[error for error in errors if not _is_absent(error)],
+        absent=[error for error in errors if _is_absent(error)],
+        warnings=[f'{one.where}: {one.message}' for one in found if one.level == 'warning'],
+        broken=found.broken, seconds=round(time.perf_counter() - started, 2),
+    )  # fmt: skip
+
+
+def _make_small(config: Config) -> None:
+    """Shrink the images of a recipe, so that its dry run takes seconds: sizes alone change."""
+    for step in config.train_dataloader.dataset.get('pipeline', ()):
+        if step.get('type') in ('Resize', 'RandomResize') and isinstance(step.get('scale'), tuple | list):
+            step.scale = (416, 256)
+        if step.get('type') == 'RandomCrop' and 'crop_size' in step:
+            step.crop_size = (128, 128)
+            if config.get('data_preprocessor') is not None and config.data_preprocessor.get('size') is not None:
+                config.data_preprocessor.size = (128, 128)
+
+
+def try_clean(log: Callable[[str], None], dry_runs: int, hosts: bool) -> dict[str, Any]:
+    """Check configs that work: ours, generated ones, and the recipes of mmdet and mmseg."""
+    own = shipped()
+    make_own_teachers(own)
+    rows = [check_clean(name, static=True) for name in own]
+    rows += [check_clean(name, static=False) for name in own if 'digits' in name]
+    generated = []
+    for package in ('mmdet', 'mmseg'):
+        for number, (student, teacher) in enumerate(working_pairs(package, 20)):
+            file = Path(f'generated_{package}_{number:02d}.py')
+            write_working(package, student, teacher, file)
+            generated.append(str(file))
+    rows += [check_clean(name, static=True) for name in generated]
+    every = max(1, len(generated) // max(dry_runs, 1))
+    for name in generated[::every] if dry_runs else ():
+        rows.append(check_clean(name, static=False, small=True))
+        log(f'{name}: {rows[-1]["seconds"]} s')
+    theirs = list(_host_recipes(log)) if hosts else []
+    for row in (*rows, *theirs):
+        for error in row['errors']:
+            log(f'FALSE ALARM {row["config"]} ({row["mode"]}): {error}')
+        if row['broken']:
+            log(f'BROKEN {row["config"]}: {row["broken"]}')
+    return dict(own=own, generated=generated, rows=rows, hosts=theirs)
+
+
+def _host_recipes(log: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Check the recipes that mmdet and mmseg ship, without their data: what is absent is no alarm."""
+    for package in ('mmdet', 'mmseg'):
+        for number, path in enumerate(recipes(package).values()):
+            yield {**check_clean(str(path), static=True), 'config': str(path).partition('.mim/')[2]}
+            if number % 100 == 0:
+                log(f'{package}: {number}')
+
+
+def _is_absent(error: str) -> bool:
+    return 'does not exist' in error or 'there is no such file' in error

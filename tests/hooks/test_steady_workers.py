@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader
@@ -28,8 +29,8 @@ def loader(keep: bool) -> DataLoader[int]:
     return one
 
 
-def terminate() -> int:
-    (worker,) = multiprocessing.active_children()
+def terminate(batches: Any) -> int:
+    (worker,) = batches._workers
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGTERM)
     time.sleep(0.5)
@@ -37,16 +38,16 @@ def terminate() -> int:
 
 
 def test_all_batches_come_though_the_worker_was_asked_to_end() -> None:
-    batches = iter(loader(keep=True))
+    batches: Any = iter(loader(keep=True))
     next(batches)
-    terminate()
+    terminate(batches)
     assert [int(value) for value in batches] == list(range(1, 40))
 
 
 def test_without_it_the_training_fails() -> None:
-    batches = iter(loader(keep=False))
+    batches: Any = iter(loader(keep=False))
     next(batches)
-    terminate()
+    terminate(batches)
     with pytest.raises(
         RuntimeError, match=r'DataLoader worker .* (is killed by signal: Terminated|exited unexpectedly)'
     ):
@@ -54,9 +55,9 @@ def test_without_it_the_training_fails() -> None:
 
 
 def test_it_ends_when_the_training_leaves() -> None:
-    batches = iter(loader(keep=True))
+    batches: Any = iter(loader(keep=True))
     next(batches)
-    (worker,) = multiprocessing.active_children()
+    (worker,) = batches._workers
     steady_workers._leave()
     worker.terminate()
     worker.join(10)

@@ -158,7 +158,7 @@ def test_every_pair_is_looked_at_with_the_largest_weight_it_ever_has(shared: Pat
     big = config.model.pop('teacher')
     config.model.teachers = dict(big=big, other=dict(big, weight=0.5))
     config.model.pairs.feature.update(teacher='other', weight=dict(kind='cosine', start=0, stop=4), warmup=3)
-    config.model.pairs.logits.update(teacher='big', target_ratio=0.25)
+    config.model.pairs.logits.update(teacher='big', target_ratio=0.25, calibration_iters=2)
     del config.model.pairs.logits.weight
     findings = verify(config)
     assert of_level(findings, 'error') == []

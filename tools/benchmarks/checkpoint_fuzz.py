@@ -181,7 +181,8 @@ def outcome(path: Path, watch: Watch) -> tuple[str, str]:
 def work(folder: str, seed: int, first: int, last: int, answer: Connection) -> None:
     """Read cases one after the other; a case that ends the process is the one after the last answer."""
     torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit = MEMORY + int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     os.chdir(folder)
     files, evil, watch = sound(), hostile(Path(folder, 'executed')), Watch()
     for name, content in files.items():  # what is imported at first use is imported now

@@ -108,7 +108,7 @@ def test_a_single_expert_speaks_at_every_timestep(pipeline: Path, tmp_path: Path
 def test_it_says_what_it_is(pipeline: Path) -> None:
     teacher = WanTeacher(pipeline, 'bfloat16', offload='cpu', guidance=2)
     assert teacher.how == (
-        '2 expert(s) in bfloat16, one frame, the high-noise one from timestep 0.875, offloaded to the CPU, '
+        '2 expert(s) in bfloat16, one frame, the high-noise one from timestep 875, offloaded to the CPU, '
         "guidance {'high': 2.0, 'low': 2.0}"
     )
     assert teacher.parameters == sum(value.numel() for value in teacher.module.parameters())

@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0
 
-    return run_tool(record(body))  # torchrun shows the traceback of the process that failed first
+    recorded = record(body)  # torchrun shows the traceback of the process that failed first
+    return run_tool(lambda: recorded() or 0)
 
 
 if __name__ == '__main__':

@@ -74,7 +74,7 @@ def _of_themes(content: Any, split: str | None, themes: Sequence[str] | None) ->
 
 
 @DATASETS.register_module()
-class PromptDataset(Dataset):  # type: ignore[type-arg]
+class PromptDataset(Dataset):
     """Prompts one by one, as dict(prompt=text), with image latents beside them where there are any.
 
     Args:

@@ -30,7 +30,7 @@ def start_hashes(model: nn.Module, *, sharded: bool = False) -> dict[str, str]:
         parts: dict[str, dict[str, nn.Parameter]] = {'student': {}, 'student adapters': {}}
         for name, value in model.named_parameters():
             parts['student adapters' if name.startswith(f'{ADAPTERS}.') else 'student'][name] = value
-        hashes.update({part: hash_tensors(values) for part, values in parts.items() if values})  # type: ignore[arg-type]
+        hashes.update({part: hash_tensors(values) for part, values in parts.items() if values})
     return hashes
 
 

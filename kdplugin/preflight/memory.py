@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from mmengine.config import Config
@@ -152,7 +152,7 @@ def training_sizes(config: Config) -> list[tuple[int, int]]:
     return list(dict.fromkeys(crops[-1:] or [PROBE_SIZE]))
 
 
-def _is_pair(value: Any) -> bool:
+def _is_pair(value: Any) -> TypeGuard[Sequence[int]]:
     return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(one, int) for one in value)
 
 

@@ -115,7 +115,7 @@ def _check_model(found: Findings, config: Config) -> None:
         found.run('files', check_pretrained, 'load_from', [load])
     found.run('colours', check_colours, config, student, where)
     found.run('classes', check_class_weights, student, where)
-    heads = {where: configured_classes(student)}
+    heads: dict[str, Mapping[str, int]] = {where: configured_classes(student)}
     if is_distiller(model):
         _check_distiller(found, config, model, student, heads)
     else:

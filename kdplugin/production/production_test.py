@@ -170,8 +170,8 @@ def _put_faults_in(
 
     with faults.rows_of_others():
         _, mixed = runs.train(run_config(settings, 'fault_rows', teacher), stop=1)
-    starts = [velocity_loss(runs.with_weights(model, weights).to(examination.noise.device), examination.questions)
-              for weights in (mixed, cold)]  # fmt: skip
+    begun: list[Any] = [runs.with_weights(model, weights) for weights in (mixed, cold)]
+    starts = [velocity_loss(one.to(examination.noise.device), examination.questions) for one in begun]
     outcome.faults.append(Fault('projected rows are mixed up', checks.starts_better(starts[0], starts[1])))
 
     with faults.teacher_is_trained():

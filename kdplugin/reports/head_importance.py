@@ -49,8 +49,9 @@ def _map(axis: Axes, scores: Tensor, plan: PruningPlan) -> None:
     image = axis.imshow(shares.numpy(), cmap='viridis', vmin=0, vmax=1, aspect='auto')
     gone = [(head, block) for block in range(depth) for head in range(heads) if head not in plan.heads[block]]
     if gone:
-        axis.scatter(*zip(*gone, strict=True), marker='x', s=26, color='white', linewidths=1.4, zorder=2)
-        axis.scatter(*zip(*gone, strict=True), marker='x', s=26, color='black', linewidths=0.5, zorder=3)
+        columns, rows = zip(*gone, strict=True)
+        axis.scatter(columns, rows, marker='x', s=26, color='white', linewidths=1.4, zorder=2)
+        axis.scatter(columns, rows, marker='x', s=26, color='black', linewidths=0.5, zorder=3)
     axis.set_xticks(range(heads), list(map(str, range(heads))), fontsize=7)
     axis.set_yticks(range(depth), list(map(str, range(depth))), fontsize=7)
     axis.set_xlabel('head (crossed: pruned)', fontsize=9)

@@ -41,7 +41,7 @@ class DiffusionStudent(DistilledStudent):
     All else, names, weights, ``save_pretrained``, stays that of the student.
     """
 
-    _distillation: DiffusionDistillation | None  # type: ignore[assignment]
+    _distillation: DiffusionDistillation | None
     train_step, val_step, test_step = BaseModel.train_step, BaseModel.val_step, BaseModel.test_step
     parse_losses, _run_forward = BaseModel.parse_losses, BaseModel._run_forward
 
@@ -96,7 +96,8 @@ def build_diffusion_distiller(**config: Any) -> nn.Module:
     with preserved_rng():
         distillation = _build(student, config)
         adapters = distillation.prepare(student)
-    student.__class__ = _student_class(type(student))
+    kind: type = type(student)
+    student.__class__ = _student_class(kind)
     student._distillation = distillation
     student.add_module('data_preprocessor', BaseDataPreprocessor())
     freeze(student, distillation.frozen)

@@ -54,7 +54,8 @@ class WanTeacher:
         self.guidance = {name: float(scales[name]) for name in self.folder.experts}
         self.scheduler = load_scheduler(self.folder.root)
         opened = {name: open_transformer(expert) for name, expert in self.folder.experts.items()}
-        self.settings = dict(next(iter(opened.values()))[0].config)  # type: ignore[call-overload]
+        settings: Any = next(iter(opened.values()))[0].config
+        self.settings = dict(settings)
         self.tensors = sum(len(source) for _, source in opened.values())
         self.parameters = sum(value.numel() for model, _ in opened.values() for value in model.parameters())
         self.sha256 = fingerprint(

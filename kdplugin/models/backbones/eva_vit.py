@@ -162,6 +162,7 @@ class EVAViT(BaseModule):
     def _initialise(self) -> None:
         """Initialise as EVA-02 does: std 0.02, the writers of block n divided by sqrt(2 n)."""
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        block: Any
         for number, block in enumerate(self.blocks, 1):
             for module in block.modules():
                 if isinstance(module, nn.Linear):

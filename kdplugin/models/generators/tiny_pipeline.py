@@ -89,7 +89,7 @@ def make_tiny_pipeline(
 def _expert() -> Any:
     from diffusers import WanTransformer3DModel
 
-    model = WanTransformer3DModel(
+    model: Any = WanTransformer3DModel(
         in_channels=CHANNELS, out_channels=CHANNELS, text_dim=TEXT, freq_dim=FREQUENCIES, **WIDTHS
     )
     return model.train()
@@ -118,9 +118,10 @@ def _train(model: nn.Module, images: Tensor, text: Tensor, scheduler: Any, part:
 def _write_scheduler(folder: Path) -> None:
     from diffusers import UniPCMultistepScheduler
 
-    UniPCMultistepScheduler(
+    scheduler: Any = UniPCMultistepScheduler(
         prediction_type='flow_prediction', use_flow_sigmas=True, flow_shift=3.0, num_train_timesteps=1000
-    ).save_pretrained(folder / 'scheduler')
+    )
+    scheduler.save_pretrained(folder / 'scheduler')
 
 
 def _write_text_parts(folder: Path) -> None:
@@ -151,4 +152,5 @@ def tiny_vae() -> Any:
     """Return a random VAE with Wan's shape: 16 channels, 8 pixels on each side of a latent one."""
     from diffusers import AutoencoderKLWan
 
-    return AutoencoderKLWan(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
+    vae: Any = AutoencoderKLWan(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    return vae.eval()

@@ -177,7 +177,8 @@ def load_transformer(folder: Path, dtype: str = 'bfloat16') -> nn.Module:
         CheckpointError: see ``open_transformer``.
     """
     model, source = open_transformer(folder)
-    exact = set(model._keep_in_fp32_modules or ())
+    kept: Any = model._keep_in_fp32_modules
+    exact = set(kept or ())
     tensors = {
         name: source[name].to(torch.float32 if exact & set(name.split('.')) else DTYPES[dtype]) for name in source
     }

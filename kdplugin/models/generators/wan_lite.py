@@ -5,6 +5,8 @@ N image, C channel of the VAE, H W latent pixel, M token of text.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -18,7 +20,7 @@ from kdplugin.registry import MODELS
 
 
 @MODELS.register_module()
-class WanLiteStudent(ModelMixin, ConfigMixin):
+class WanLiteStudent(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Wan's transformer (Wan Team, "Wan: Open and Advanced Large-Scale Video Generative Models", arXiv 2503.20314)
     for single images: the network and the tensor names of diffusers' ``WanTransformer3DModel``, in two dimensions.
 
@@ -50,7 +52,7 @@ class WanLiteStudent(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ['WanLiteBlock']
+    _no_split_modules = ['WanLiteBlock']  # type: ignore[assignment]
 
     @register_to_config
     def __init__(
@@ -117,7 +119,8 @@ class WanLiteStudent(ModelMixin, ConfigMixin):
             else:
                 hidden = block(hidden, text, modulation, angles, mask)
         shift, scale = (self.scale_shift_table + embedded[:, None]).chunk(2, 1)
-        read = layer_norm(hidden, self.config.eps) * (1 + scale) + shift
+        config: Any = self.config
+        read = layer_norm(hidden, config.eps) * (1 + scale) + shift
         velocity = unpatchify(self.proj_out(read.to(hidden.dtype)), grid, patch)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 

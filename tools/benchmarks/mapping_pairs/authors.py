@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -173,9 +173,8 @@ def wan(tiny: bool) -> nn.Module:
     from diffusers import WanTransformer3DModel
 
     heads, depth = (2, 2) if tiny else (4, 30)
-    return WanTransformer3DModel(
-        num_attention_heads=heads, attention_head_dim=12, ffn_dim=64, text_dim=40, freq_dim=16, num_layers=depth
-    )
+    sizes = dict(ffn_dim=64, text_dim=40, freq_dim=16, num_layers=depth)
+    return cast(nn.Module, WanTransformer3DModel(num_attention_heads=heads, attention_head_dim=12, **sizes))
 
 
 def wan_inputs() -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mmengine.config import Config, ConfigDict
 
 from preflight_cases.faults import COCO, DET, DROP, SEG, Fault, rename
@@ -11,14 +13,14 @@ LOADER, MODEL = 'train_dataloader', 'model.student'
 PIPE = f'{LOADER}.dataset.pipeline'
 
 
-def _insert(path_end: int, step: dict) -> object:
+def _insert(path_end: int, step: dict) -> Callable[[Config], None]:
     def run(config: Config) -> None:
         config.train_dataloader.dataset.pipeline.insert(path_end, ConfigDict(step))
 
     return run
 
 
-def _drop_step(number: int) -> object:
+def _drop_step(number: int) -> Callable[[Config], None]:
     def run(config: Config) -> None:
         del config.train_dataloader.dataset.pipeline[number]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def save_teacher(config: str, file: Path, seed: int = 1) -> None:
     """Save random weights for the model of a config file, as its checkpoint."""
     init_default_scope(Config.fromfile(config).get('default_scope', 'mmdet'))
     torch.manual_seed(seed)
-    model = build_teacher_model(dict(cfg=config))
+    model: Any = build_teacher_model(dict(cfg=config))
     model.init_weights()
     with torch.no_grad():
         for value in model.parameters():
@@ -104,7 +105,8 @@ def make_coco(folder: Path) -> None:
     categories = [dict(id=n + 1, name=name) for n, name in enumerate(CocoDataset.METAINFO['classes'])]
     height, width = COCO_SIZE
     for split in ('train', 'val'):
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         (folder / f'{split}2017').mkdir(parents=True)
         for number in range(IMAGES):
             name = f'{split}{number:012d}.jpg'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -132,11 +132,20 @@ def build_distiller(**config: Any) -> nn.Module:
     return attach(student, distillation)
 
 
-def attach(student: nn.Module, distillation: Distillation) -> nn.Module:
-    """Size the adapters, freeze what is to be frozen, and make a student distil; returns the same object."""
+def attach(
+    student: nn.Module, distillation: Distillation, extended: Callable[[type], type] = _distilled_class
+) -> nn.Module:
+    """Size the adapters, freeze what is to be frozen, and make a student distil; returns the same object.
+
+    Args:
+        student: whose class becomes what ``extended`` makes of it.
+        distillation: what it learns from.
+        extended: returns a class of students that distil, from the student's own.
+    """
     with preserved_rng():
         adapters = distillation.prepare(student)
-    student.__class__ = _distilled_class(type(student))  # type: ignore[arg-type]
+    kind: type = type(student)
+    student.__class__ = extended(kind)
     student._distillation = distillation  # type: ignore[assignment]
     freeze(student, distillation.frozen)
     if adapters:

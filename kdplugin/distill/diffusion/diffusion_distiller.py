@@ -19,7 +19,7 @@ from torch import nn
 from kdplugin.distill.diffusion.diffusion_distillation import DiffusionDistillation, PreparedTeacher, Prompts
 from kdplugin.distill.diffusion.flow_steps import FlowSteps, flow_mistakes
 from kdplugin.distill.diffusion.wan_teacher import WanTeacher, wan_teacher_mistakes
-from kdplugin.distill.distiller import ADAPTERS, DistilledStudent, _forget_adapters, adapters_of, freeze
+from kdplugin.distill.distiller import DistilledStudent, adapters_of, attach
 from kdplugin.distill.pairs import parse_pairs
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.settings import SETTINGS, distiller_mistakes, parse_task_weight, plain
@@ -95,15 +95,8 @@ def build_diffusion_distiller(**config: Any) -> nn.Module:
     student = ROOT_MODELS.build(copy.deepcopy(config['student']))
     with preserved_rng():
         distillation = _build(student, config)
-        adapters = distillation.prepare(student)
-    kind: type = type(student)
-    student.__class__ = _student_class(kind)
-    student._distillation = distillation
+    attach(student, distillation, _student_class)
     student.add_module('data_preprocessor', BaseDataPreprocessor())
-    freeze(student, distillation.frozen)
-    if adapters:
-        student.add_module(ADAPTERS, adapters)
-        student.register_load_state_dict_post_hook(_forget_adapters)
     return student
 
 

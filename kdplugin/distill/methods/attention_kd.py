@@ -100,15 +100,20 @@ class AttentionKD(Method):
                 )
 
     def distance(self, context: StepContext) -> Tensor:
-        terms = []
+        terms = [attention_map_divergence(*scores, logits=True) for scores in self.compared(context)]
+        return torch.stack(terms).mean()
+
+    def compared(self, context: StepContext) -> list[tuple[Tensor, Tensor]]:
+        """Return scores before the softmax (N, A, R, L) by block, the teacher's of the heads that are looked at."""
+        pairs = []
         for number, (tap, other) in enumerate(zip(self.student_taps, self.teacher_taps, strict=True)):
             heads = None if self.heads is None else self.heads[number]
             ours = attention_scores(*context.student_tensors[tap], queries=self.queries, scale=self.scale)
             theirs = attention_scores(
                 *context.teacher_tensors[other], queries=self.queries, scale=self.scale, heads=heads
             )
-            terms.append(attention_map_divergence(ours, theirs, logits=True))
-        return torch.stack(terms).mean()
+            pairs.append((ours, theirs))
+        return pairs
 
 
 def attention_scores(

@@ -98,6 +98,13 @@ class Method:
         """Return one scalar with a gradient to the student and the method's parameters only, before any weight."""
         raise NotImplementedError
 
+    def compared(self, context: StepContext) -> list[tuple[Tensor, Tensor]]:
+        """Return what ``distance`` lays on each other, student and teacher by level, for a person to look at.
+
+        Channels come second. By default it is what the first tap of both sides puts out.
+        """
+        return self.levels(context)
+
     def levels(self, context: StepContext) -> list[tuple[Tensor, Tensor]]:
         """Return the tensors of the first tap of both sides, level by level.
 

@@ -113,12 +113,21 @@ class CrossKD(Method):
             return None
         return nn.ModuleList(nn.Conv2d(shapes[0][1], width, 1) for shapes in ours)
 
-    def distance(self, context: StepContext) -> Tensor:
+    def compared(self, context: StepContext) -> list[tuple[Tensor, Tensor]]:
+        """Return the class logits by level: cross-head, and the teacher's own."""
+        _, _, crossed, theirs = self._predictions(context)
+        return list(zip(crossed[0], theirs[0], strict=True))
+
+    def _predictions(self, context: StepContext) -> tuple[Any, list[Tensor], Any, Any]:
+        """Return the teacher's head, the levels it looks at, what it puts out cross-head, and its own."""
         seen = context.teacher_tensors[self.teacher_taps[0]]
         head = cross_head.part_of_teacher(context.teacher, self.head, seen[0])
         with torch.no_grad():
             theirs = head(tuple(seen))
-        crossed = cross_head.run_rest(head, self.entry, self._features(context, seen))
+        return head, seen, cross_head.run_rest(head, self.entry, self._features(context, seen)), theirs
+
+    def distance(self, context: StepContext) -> Tensor:
+        head, seen, crossed, theirs = self._predictions(context)
         counted = cross_head.flat_cells(
             [counted_cells(context, level) for level in seen], seen, head.num_base_priors
         )  # fmt: skip

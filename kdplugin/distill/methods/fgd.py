@@ -137,6 +137,10 @@ class FGD(Method):
         ours, theirs = map_shapes(self, student_probe, teacher_probe)
         return Blocks(build_adapters(ours, theirs, self.name), [shape[1] for shape in theirs])
 
+    def compared(self, context: StepContext) -> list[tuple[Tensor, Tensor]]:
+        module: Any = context.parameters
+        return list(adapted_levels(self, context, module.adapters))
+
     def distance(self, context: StepContext) -> Tensor:
         module: Any = context.parameters
         focal, errors, masks = [], [], []

@@ -109,7 +109,13 @@ class QueryKD(Method):
             )
         self.scores, self.own_queries = kinds[0], ours[0][2]
 
-    def distance(self, context: StepContext) -> Tensor:
+    def compared(self, context: StepContext) -> list[tuple[Tensor, Tensor]]:
+        """Return class logits (N, C, K) and boxes (N, 4, K) of the last layer's matched queries."""
+        ours, theirs, _ = self._matched(context)
+        return [(one[-1].transpose(1, 2), other[-1].transpose(1, 2)) for one, other in zip(ours, theirs, strict=True)]
+
+    def _matched(self, context: StepContext) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Return logits and boxes (L, N, K, ...) of the queries that teach, and how much each of them counts."""
         ours = [values[:, :, -self.own_queries :] for values in context.student_tensors[self.student_taps[0]]]
         theirs = context.teacher_tensors[self.teacher_taps[0]]
         if self.layers == 'last':
@@ -120,7 +126,11 @@ class QueryKD(Method):
         count = min(ours[0].shape[2], weight.shape[2], self.queries or weight.shape[2])
         teaching = query_match.most_confident(weight, count)
         weight, theirs = weight.gather(-1, teaching), [query_match.take(values, teaching) for values in theirs]
-        ours = [query_match.take(values, self._partners(ours, theirs, weight)) for values in ours]
+        partners = self._partners(ours, theirs, weight)
+        return [query_match.take(values, partners) for values in ours], theirs, weight
+
+    def distance(self, context: StepContext) -> Tensor:
+        ours, theirs, weight = self._matched(context)
         by_class = query_class_divergence(
             ours[0], theirs[0], scores=self.scores, temperature=self.temperature, weight=weight
         )

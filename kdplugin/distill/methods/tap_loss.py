@@ -72,7 +72,11 @@ class TapLoss(Method):
 
     def distance(self, context: StepContext) -> Tensor:
         given = {key: getattr(context, key) for key in GIVEN if key in ('labels', *self.loss.takes)}
-        terms = []
+        return torch.stack([self.loss(ours, theirs, **given) for ours, theirs in self.compared(context)]).mean()
+
+    def compared(self, context: StepContext) -> list[tuple[Tensor, Tensor]]:
+        """Return the tensors by level, the student's adapted and resized; relations as they come."""
+        pairs = []
         for level, (ours, theirs) in enumerate(self.levels(context)):
             if context.parameters is not None:
                 ours = context.parameters[level](ours)  # type: ignore[index]
@@ -82,8 +86,8 @@ class TapLoss(Method):
                 theirs = other.channels_first(theirs, self._size_for(context))
             if self.loss.compares != 'relations':
                 ours = match_size(ours, theirs)
-            terms.append(self.loss(ours, theirs, **given))
-        return torch.stack(terms).mean()
+            pairs.append((ours, theirs))
+        return pairs
 
     @staticmethod
     def _size_for(context: StepContext) -> tuple[int, int] | None:

@@ -19,7 +19,18 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['kdplugin', 'kdplugin.*']),
-    package_data={'kdplugin.datasets': ['prompts.json']},
+    package_data={
+        'kdplugin': [
+            # Where mim and mmengine look for what comes with a package; in a checkout these are links.
+            '.mim/model-index.yml',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yml',
+            '.mim/tools/*.py',
+            '.mim/tools/*.sh',
+        ],
+        'kdplugin.datasets': ['prompts.json'],
+    },
+    exclude_package_data={'kdplugin': ['.mim/tools/setup_env.sh', '.mim/tools/write_docs.py']},  # of the checkout
     python_requires='>=3.10',  # the syntax used; 3.10 to 3.12 are what torch 2.8 and both mm* stacks support
     install_requires=[
         'torch>=2.6',  # torch.serialization.safe_globals accepts (object, name) pairs from 2.6 on
@@ -32,6 +43,7 @@ setup(
         'pycocotools>=2.0.7',  # builds with numpy 2
         'matplotlib>=3.8',
         'rich>=13',
+        'timm>=1.0.8',  # MobileNetV4
     ],
     extras_require={
         # The mm* packages are extras: both distributions install the same import names, and mmcv is compiled.

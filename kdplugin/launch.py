@@ -22,6 +22,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import kdplugin.registry  # noqa: F401 - teaches mmengine safe loading and where mmseg is
+from kdplugin.config_files import config_file, parse
 from kdplugin.distill.model_config import is_distillation, plain_model_config
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.hooks.find_checkpoint import latest_complete_checkpoint
@@ -44,10 +45,9 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     Raises:
         ConfigError: the file is missing, is not valid Python, or inherits something that is not there.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f'Expected a config file but {path} does not exist. Check the path.')
+    file = config_file(path)
     try:
-        config = Config.fromfile(str(path))
+        config = parse(file)
     except SyntaxError as error:
         raise ConfigError(
             f'Expected Python in {path} and its _base_ files but line {error.lineno} of one is not: {error.msg} '

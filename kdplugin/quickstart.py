@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdplugin import launch
+from kdplugin import launch, package_files
 from kdplugin.datasets.digit_drawing import SceneSettings
 from kdplugin.datasets.digit_scenes import make_digit_scenes
 from kdplugin.distill.model_config import is_distiller
@@ -24,10 +24,10 @@ from kdplugin.reports.run_log import logged_seconds, read_run
 from kdplugin.reports.tables import show
 from kdplugin.weights.reading.io import hash_file
 
-CONFIGS = Path('configs') / 'quickstart'
+CONFIGS = package_files.CONFIGS / 'quickstart'
 DATA = Path('data') / 'digit_scenes'
 REPORT = Path('work_dirs') / 'quickstart_report'
-TRAIN_TOOL = Path('tools') / 'train.py'
+TRAIN_TOOL = package_files.TOOLS / 'train.py'
 STATE = 'quickstart_state.json'
 
 
@@ -106,8 +106,7 @@ def _train(part: Part) -> None:
 
 
 def run_demo() -> None:
-    """Run data, teacher, baseline and KD at seed 0, then print the comparison and the path of its picture."""
-    _check_place()
+    """Run data, teacher, baseline and KD at seed 0 in the current folder, then print the comparison and its picture."""
     began = time.perf_counter()
     data_hash = make_data()['sha256']
     parts = [Part('teacher_digits'), Part('baseline_digits'), Part('kd_digits')]
@@ -128,7 +127,6 @@ def run_seeds(seeds: Sequence[int]) -> dict[str, Any]:
     ``minutes`` is what the runs that this call trained took by their own logs; ``reused`` names the other runs with
     theirs.
     """
-    _check_place()
     began = time.perf_counter()
     data_hash = make_data()['sha256']
     teacher = Part('teacher_digits')
@@ -163,8 +161,3 @@ def best_score(work_dir: Path) -> float:
 
 def _announce(text: str, began: float) -> None:
     print(f'\n=== {(time.perf_counter() - began) / 60:5.1f} min  {text} ===', flush=True)
-
-
-def _check_place() -> None:
-    if not CONFIGS.is_dir():
-        raise ConfigError(f'Expected {CONFIGS} below the current folder but found none. Run from the repository root.')

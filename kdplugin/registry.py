@@ -46,4 +46,6 @@ TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='kdplugin', loc
 # `_base_ = ['mmseg::...']` looks for a distribution named mmsegmentation, which the OneDL line does not have;
 # by its import name the package is found on both stacks.
 MODULE2PACKAGE['mmseg'] = 'mmseg'
+# `kdplugin::...` likewise, by a module: mmengine 0.10.7 takes an editable distribution to be in site-packages.
+MODULE2PACKAGE['kdplugin'] = 'kdplugin.registry'
 checkpoint_schemes.install()

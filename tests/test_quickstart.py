@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ model = dict(_delete_=True, type='kdplugin.Distiller', student=_base_.model, tea
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Two configs in an empty place, and a list of the parts that were trained, in place of training them."""
     monkeypatch.chdir(tmp_path)
-    quickstart.CONFIGS.mkdir(parents=True)
+    monkeypatch.setattr(quickstart, 'CONFIGS', tmp_path / 'configs')
+    quickstart.CONFIGS.mkdir()
     (quickstart.CONFIGS / 'baseline_digits.py').write_text(CONFIG)
     (quickstart.CONFIGS / 'kd_digits.py').write_text(KD_CONFIG)
     Path('teacher.pth').write_bytes(b'first')
@@ -93,10 +95,24 @@ def test_a_training_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.Monke
         quickstart._train(Part('baseline_digits'))
 
 
-def test_the_wrong_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_and_runs_are_below_the_current_folder_and_configs_and_tools_with_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match='Run from the repository root'):
-        quickstart.run_demo()
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr('subprocess.run', run)
+    quickstart._train(Part('kd_digits'))
+    _, tool, config, flag, folder, *_ = commands[0]
+    assert Path(tool).is_file()
+    assert Path(config).is_file()
+    assert (flag, folder) == ('--work-dir', 'work_dirs/kd_digits')
+    assert not quickstart.DATA.is_absolute()
+    assert not quickstart.REPORT.is_absolute()
 
 
 def test_the_score_of_a_run_is_its_best_validation(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from kdplugin import launch
+from kdplugin.config_files import config_file
 from kdplugin.errors import ConfigError, KDPluginError
 from kdplugin.launch import latest_complete_checkpoint
 from kdplugin.preflight.findings import Findings, host_mistakes
@@ -59,9 +60,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if not Path(arguments.config).is_file():
-        return _refuse(ConfigError(f'Expected a config file but {arguments.config} does not exist. Check the path.'))
     try:
+        config_file(arguments.config)
         options = launch.parse_options(arguments.cfg_options)
     except ConfigError as error:
         return _refuse(error)

@@ -12,7 +12,7 @@ model = dict(
     _delete_=True,
     type='kdplugin.Distiller',
     student=_base_.model,
-    teacher=dict(cfg='configs/orion/teacher_eva-tiny_digits.py', checkpoint=_base_.teacher),
+    teacher=dict(cfg='kdplugin::orion/teacher_eva-tiny_digits.py', checkpoint=_base_.teacher),
     alpha=0.7,
     pairs=dict(
         features_mid=dict(tap='backbone.blocks.2', **features),

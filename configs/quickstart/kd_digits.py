@@ -13,7 +13,7 @@ model = dict(
     _delete_=True,
     type='kdplugin.Distiller',
     student=_base_.model,
-    teacher=dict(cfg='configs/quickstart/teacher_digits.py', checkpoint='work_dirs/teacher_digits/iter_800.pth'),
+    teacher=dict(cfg='kdplugin::quickstart/teacher_digits.py', checkpoint='work_dirs/teacher_digits/iter_800.pth'),
     pairs=dict(
         logits=dict(
             tap='decode_head.conv_seg',

@@ -13,7 +13,7 @@ model = dict(
     type='kdplugin.Distiller',
     student=_base_.model,
     teacher=dict(
-        cfg='configs/segmentation/upernet_timm-convnextv2-tiny_80k_cityscapes-512x1024.py',
+        cfg='kdplugin::segmentation/upernet_timm-convnextv2-tiny_80k_cityscapes-512x1024.py',
         checkpoint='work_dirs/upernet_timm-convnextv2-tiny_80k_cityscapes-512x1024/iter_80000.pth',
     ),
     pairs=dict(

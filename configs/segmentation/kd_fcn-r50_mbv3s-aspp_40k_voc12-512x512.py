@@ -17,7 +17,7 @@ model = dict(
     type='kdplugin.Distiller',
     student=_base_.model,
     teacher=dict(
-        cfg='configs/segmentation/fcn-r50_torchvision_voc12.py',
+        cfg='kdplugin::segmentation/fcn-r50_torchvision_voc12.py',
         checkpoint='checkpoints/fcn_resnet50_coco_voc_mmseg.pth',
     ),
     task_weight=1.0,

@@ -9,15 +9,15 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kdplugin import launch
+from kdplugin import launch, package_files
 from kdplugin.datasets.prompts import read_prompts
 from kdplugin.errors import ConfigError
 from kdplugin.models.generators.tiny_pipeline import make_tiny_pipeline
 
-CONFIG = Path('configs') / 'wan' / 'wan-lite_tiny.py'
+CONFIG = package_files.CONFIGS / 'wan' / 'wan-lite_tiny.py'
 EPOCHS = 20
 """Rounds through the 56 prompts with the embedded teacher."""
-REAL_CONFIG = Path('configs') / 'wan' / 'wan-lite_1024x16_wan22-a14b.py'
+REAL_CONFIG = package_files.CONFIGS / 'wan' / 'wan-lite_1024x16_wan22-a14b.py'
 
 
 @dataclass(frozen=True)

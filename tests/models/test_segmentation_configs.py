@@ -13,7 +13,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-import kdplugin.registry  # noqa: F401 - lets `mmseg::` be found on both stacks
+from kdplugin.config_files import parse  # imports kdplugin.registry, which lets `mmseg::` be found on both stacks
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / 'configs/segmentation'
@@ -75,7 +75,7 @@ def test_weights_are_alpha_beta_gamma_of_the_formula() -> None:
 
 def test_every_tap_names_a_module() -> None:
     model = load(KD).model
-    student, teacher = build(load(BASELINE)), build(Config.fromfile(ROOT / model.teacher.cfg))
+    student, teacher = build(load(BASELINE)), build(parse(model.teacher.cfg))
     for pair in model.pairs.values():
         assert student.get_submodule(pair.get('student_tap', pair.get('tap')))
         assert teacher.get_submodule(pair.get('teacher_tap', pair.get('tap')))

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from kdplugin.checkpoint_schemes import local_file
+from kdplugin.config_files import parse
 from kdplugin.distill.model_config import student_config
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.weights.reading.io import read_checkpoint, state_dict_of
@@ -34,7 +34,7 @@ def teacher_model_config(config: Mapping[str, Any]) -> Any:
     if '::' not in file and not Path(file).is_file():
         raise ConfigError(f'Expected a teacher config file but {file} does not exist. Check teacher.cfg.')
     try:
-        cfg = Config.fromfile(Config._get_cfg_path(file, '')[0] if '::' in file else file)
+        cfg = parse(file)
     except Exception as error:
         raise ConfigError(
             f'Expected the teacher config {file} to parse but got {type(error).__name__}: {error}. Check teacher.cfg.'

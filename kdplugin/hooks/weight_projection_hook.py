@@ -124,11 +124,11 @@ class WeightProjectionHook(Hook):
             runner.logger.info(f'WeightProjectionHook does nothing: the run resumes from a checkpoint ({self.source}).')
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        with preserved_rng():
-            source = self._open(model)
-            part = self._part(model)
-            projection = project(source, part, min_coverage=self.min_coverage, **self._options_for(source, part))
-        self._load(runner, model, projection)
+        projection, source = self.project_into(model)
+        for hook in runner.hooks:
+            averaged = getattr(hook, 'ema_model', None)
+            if averaged is not None:  # copied in before_run, when the model had its random weights
+                load_into(self._part(averaged.module), projection.tensors)
         coverage = projection.report.coverage
         if is_main_process():
             projection.save_records(Path(runner.work_dir) / FOLDER)
@@ -136,6 +136,23 @@ class WeightProjectionHook(Hook):
                 source=self.source, sha256=hash_source(self._path, source), target=self.target, coverage=coverage
             )
         runner.logger.info('\n' + report_text(projection.report))
+
+    def project_into(self, model: nn.Module) -> tuple[Projection, TensorSource]:
+        """Give a model its projected weights, as ``before_train`` does; return what was loaded, and from where.
+
+        Raises:
+            CheckpointError, ConfigError, PathError: as for the hook.
+        """
+        with preserved_rng():
+            source = self._open(model)
+            part = self._part(model)
+            projection = project(source, part, min_coverage=self.min_coverage, **self._options_for(source, part))
+        if not load_into(part, projection.tensors):
+            raise CheckpointError(
+                f'Expected {self.source} to change the model but all {len(projection.tensors)} tensors are as they '
+                'were. Remove the hook, or init_cfg if it loads the same file.'
+            )
+        return projection, source
 
     @property
     def _path(self) -> str:
@@ -157,18 +174,6 @@ class WeightProjectionHook(Hook):
 
     def _part(self, model: nn.Module) -> nn.Module:
         return find_module(model, self.target, 'model') if self.target else model
-
-    def _load(self, runner: Runner, model: nn.Module, projection: Projection) -> None:
-        changed = load_into(self._part(model), projection.tensors)
-        if not changed:
-            raise CheckpointError(
-                f'Expected {self.source} to change the model but all {len(projection.tensors)} tensors are as they '
-                'were. Remove the hook, or init_cfg if it loads the same file.'
-            )
-        for hook in runner.hooks:
-            averaged = getattr(hook, 'ema_model', None)
-            if averaged is not None:  # copied in before_run, when the model had its random weights
-                load_into(self._part(averaged.module), projection.tensors)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if self._record is not None:

@@ -55,8 +55,8 @@ def test_an_unknown_tool_is_an_error(become: list[Any], capsys: pytest.CaptureFi
 
 def test_it_runs_in_an_empty_folder_and_gives_the_exit_code_of_the_tool(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, '-m', 'kdplugin', 'verify_config', 'kdplugin::quickstart/gone.py'],
+        [sys.executable, '-m', 'kdplugin', 'rename_weights', 'weights.pth', 'renamed.pth'],
         cwd=tmp_path, env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert 'Expected a config of an installed package but kdplugin::quickstart/gone.py is none' in done.stderr
+    assert 'rename_weights.py: error: give --remove-prefix, --replace-prefix, ' in done.stderr

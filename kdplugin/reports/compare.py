@@ -44,6 +44,7 @@ def compare(
     teacher: str | Path | None = None,
     rule: Rule = 'best',
     shape: tuple[int, int] | None = None,
+    with_costs: bool = True,
 ) -> Comparison:
     """Compare two finished runs of one recipe.
 
@@ -53,6 +54,7 @@ def compare(
         teacher: work dir of the teacher's own training.
         rule: which validation stands for each run: its best by the primary metric, or its last.
         shape: height and width for multiply-adds and latency; None takes the baseline's validation size.
+        with_costs: measure them, which takes seconds.
 
     Raises:
         DataError: a work dir cannot be read, or the runs do not share the primary metric.
@@ -76,7 +78,7 @@ def compare(
     if not per_class:
         notes.append('no per-class section: the runs hold no class table for the selected validations')
     shape = shape or validation_shape(runs['baseline'].config)
-    costs, cost_notes = cost_rows(runs, selected, shape)
+    costs, cost_notes = cost_rows(runs, selected, shape) if with_costs else ([], [])
     return Comparison(
         runs=runs,
         selected=selected,

@@ -37,7 +37,7 @@ def metric_panel(axis: Axes, comparison: Comparison) -> None:
     if row.teacher is not None:
         label = f'teacher: {number(row.teacher, row.digits)}'
         axis.axhline(row.teacher, color=COLOURS['teacher'], linestyle='--', linewidth=1.5, label=label)
-    _finish(axis, f'validation {comparison.primary} (large dot: {comparison.rule})')
+    finish(axis, f'validation {comparison.primary} (large dot: {comparison.rule})')
     axis.set_xlabel('epoch' if comparison.runs['baseline'].by_epoch else 'iteration', fontsize=9)
     axis.set_ylabel(comparison.primary, fontsize=9)
     axis.legend(fontsize=9)
@@ -67,7 +67,7 @@ def class_panel(axis: Axes, comparison: Comparison) -> None:
     _label_bars(axis, rows)
     axis.set_yticks(places, [row.name for row in rows], fontsize=8)
     axis.invert_yaxis()
-    _finish(axis, title)
+    finish(axis, title)
     axis.grid(False, axis='y')
 
 
@@ -88,7 +88,7 @@ def pair_panel(axis: Axes, title: str, baseline: Series, kd: Series) -> None:
     _curve(axis, baseline, COLOURS['baseline'], 'baseline')
     _curve(axis, kd, COLOURS['kd'], 'KD')
     _zoom(axis, baseline, kd)
-    _finish(axis, title)
+    finish(axis, title)
     axis.legend(fontsize=8)
 
 
@@ -101,7 +101,7 @@ def parts_panel(axis: Axes, kd: LossTerms) -> None:
         axis.set_yscale('log')
         low, high = axis.get_ylim()
         axis.set_ylim(low, high * (high / low) ** 0.25)
-    _finish(axis, "parts of KD's total (weighted)")
+    finish(axis, "parts of KD's total (weighted)")
     axis.legend(fontsize=8, loc='upper right', ncols=3, handlelength=1.2, columnspacing=1.0)
 
 
@@ -111,7 +111,7 @@ def raw_panel(axis: Axes, name: str, kd: LossTerms) -> None:
     _curve(axis, kd.raw[name], PAIR_COLOURS[index % len(PAIR_COLOURS)], name)
     _zoom(axis, kd.raw[name])
     steps, weights = kd.weights[name]
-    _finish(axis, f'KD term: {name} (raw)')
+    finish(axis, f'KD term: {name} (raw)')
     if not weights:
         return
     moving = max(weights) > min(weights)
@@ -132,7 +132,7 @@ def relative_panel(axis: Axes, kd: LossTerms) -> None:
         colour = PAIR_COLOURS[index % len(PAIR_COLOURS)]
         _curve(axis, (steps, [value / start for value in values]), colour, name)
     axis.set_ylim(bottom=0)
-    _finish(axis, 'raw KD terms, first value = 1')
+    finish(axis, 'raw KD terms, first value = 1')
     axis.legend(fontsize=8)
 
 
@@ -161,10 +161,11 @@ def _zoom(axis: Axes, *curves: Series) -> None:
         axis.set_ylim(0, 1.1 * max(*strong, float(np.percentile(logged, 98, method='lower'))) or 1.0)
 
 
-def _finish(axis: Axes, title: str) -> None:
+def finish(axis: Axes, title: str, whole_numbers: bool = True) -> None:
+    """Give a panel its title, grid and ticks; those of x are ``whole_numbers`` where they count steps."""
     axis.set_title(title, fontsize=10, loc='left')
     axis.grid(True, color='#e5e7eb', linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=8)
     axis.spines[['top', 'right']].set_visible(False)
-    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=whole_numbers))

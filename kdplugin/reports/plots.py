@@ -29,7 +29,7 @@ LEGEND = 'iteration   (pale: as logged, strong: running median of five)'
 
 def draw_metric(comparison: Comparison) -> Figure:
     """Draw the primary metric over training for baseline and KD, and the teacher's value as a dashed line."""
-    figure = _figure(5.2)
+    figure = new_figure(5.2)
     metric_panel(figure.subplots(), comparison)
     return figure
 
@@ -40,7 +40,7 @@ def draw_losses(comparison: Comparison) -> Figure:
     components = [name for name in kd.components if name in baseline.components]
     small = len(kd.raw) + len(components)
     rows = 1 + math.ceil(small / COLUMNS)
-    figure = _figure(0.5 + 2.7 * rows)
+    figure = new_figure(0.5 + 2.7 * rows)
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten().tolist()
     pair_panel(axes[0], 'total loss (KD: task + KD terms)', baseline.total, kd.total)
     pair_panel(axes[1], 'task loss', baseline.task, kd.task)
@@ -62,7 +62,7 @@ def draw_losses(comparison: Comparison) -> Figure:
 def draw_report(comparison: Comparison) -> Figure:
     """Draw the one picture for a README: the metric curve, the classes, the losses."""
     kd, baseline = loss_terms(comparison.runs['kd']), loss_terms(comparison.runs['baseline'])
-    figure = _figure(8.4)
+    figure = new_figure(8.4)
     figure.suptitle(_headline(comparison), fontsize=13, fontweight='bold')
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.35, 1], squeeze=False)[:, 0]
     if comparison.per_class:
@@ -80,7 +80,8 @@ def draw_report(comparison: Comparison) -> Figure:
     return figure
 
 
-def _figure(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
+    """Return an empty figure of the usual width; ``height`` is in inches."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout='constrained')
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr, call-arg]

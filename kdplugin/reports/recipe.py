@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdplugin.distill.model_config import plain_model_config
@@ -36,6 +36,32 @@ def recipe_differences(baseline: RunLog, kd: RunLog) -> list[str]:
     return lines
 
 
+def differences_among(runs: Mapping[str, RunLog], owner: str) -> list[str]:
+    """Return a sentence for each run that differs from the first in more than its seed.
+
+    Args:
+        runs: by the name that sentences use.
+        owner: what they are all runs of.
+    """
+    lines = []
+    (first, one), *others = runs.items()
+    for name, other in others:
+        found: list[str] = []
+        for section in (*SECTIONS, 'model'):
+            left, right = (_without_seed(_plain(run.config.get(section))) for run in (one, other))
+            found += _differences(section, left, right, (first, name))
+        ends = [f'{run.train[-1]["step"]:g}' for run in (one, other)]
+        found += [f'it ends at iteration {ends[0]} in {first}, {ends[1]} in {name}'] if ends[0] != ends[1] else []
+        if found:
+            more = f' and {len(found) - SHOWN} more' if len(found) > SHOWN else ''
+            lines.append(f'{owner}: not only the seed differs: {"; ".join(found[:SHOWN])}{more}')
+    return lines
+
+
+def _without_seed(section: Any) -> Any:
+    return {key: value for key, value in section.items() if key != 'seed'} if isinstance(section, dict) else section
+
+
 def _initial_weights(run: RunLog) -> Any:
     """Return the file a run began from; in a resumed run ``load_from`` is its own checkpoint."""
     return None if run.config.get('resume') else run.config.get('load_from')
@@ -51,15 +77,15 @@ def _plain(value: Any) -> Any:
     return value.to_dict() if hasattr(value, 'to_dict') else value
 
 
-def _differences(path: str, left: Any, right: Any) -> Iterator[str]:
+def _differences(path: str, left: Any, right: Any, names: tuple[str, str] = ('the baseline', 'KD')) -> Iterator[str]:
     if isinstance(left, dict) and isinstance(right, dict):
         for key in dict.fromkeys([*left, *right]):
-            yield from _differences(f'{path}.{key}', left.get(key), right.get(key))
+            yield from _differences(f'{path}.{key}', left.get(key), right.get(key), names)
     elif isinstance(left, list | tuple) and isinstance(right, list | tuple) and len(left) == len(right):
         for index, (a, b) in enumerate(zip(left, right, strict=True)):
-            yield from _differences(f'{path}[{index}]', _plain(a), _plain(b))
+            yield from _differences(f'{path}[{index}]', _plain(a), _plain(b), names)
     elif left != right:
-        yield f'{path} is {_short(left)} in the baseline, {_short(right)} in KD'
+        yield f'{path} is {_short(left)} in {names[0]}, {_short(right)} in {names[1]}'
 
 
 def _short(value: Any) -> str:

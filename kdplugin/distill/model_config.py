@@ -24,9 +24,14 @@ def is_distillation(model: Mapping[str, Any]) -> bool:
     return is_distiller(model) or name in ('DiffusionDistiller', 'build_diffusion_distiller')
 
 
+def learns_velocities(model: Mapping[str, Any]) -> bool:
+    """Tell whether a model config is a distillation from a video transformer, which mmdet and mmseg know nothing of."""
+    return is_distillation(model) and not is_distiller(model)
+
+
 def student_config(model: Mapping[str, Any]) -> Any:
     """Return a copy of the student of a distillation, or of any other model config as it is."""
-    return copy.deepcopy(model['student'] if is_distiller(model) else model)
+    return copy.deepcopy(model['student'] if is_distillation(model) else model)
 
 
 def plain_model_config(config: Config) -> ConfigDict:

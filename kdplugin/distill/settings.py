@@ -22,6 +22,11 @@ def distiller_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
             )
     if not config.get('student'):
         yield ConfigError('Expected a student in kdplugin.Distiller but got none. Write student=_base_.model.')
+    elif not isinstance(config['student'], Mapping) or 'type' not in config['student']:
+        yield ConfigError(
+            f'Expected the model of a recipe, with a type, as student but got {_keys(config["student"])}. Write '
+            'student=_base_.model, or weights that it begins with as load_from.'
+        )
     pairs = config.get('pairs') or {}
     if not isinstance(pairs, Mapping) or not all(isinstance(pair, Mapping) for pair in pairs.values()):
         yield ConfigError(
@@ -36,6 +41,10 @@ def distiller_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
         yield from complaint(parse, config)
 
 
+def _keys(value: Any) -> str:
+    return f'the keys {sorted(map(str, value))}' if isinstance(value, Mapping) else repr(value)
+
+
 def _teacher_mistakes(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> Iterator[ConfigError]:
     """Yield what is wrong between pairs and the teachers that they name."""
     teachers = config.get('teachers')
@@ -43,6 +52,11 @@ def _teacher_mistakes(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> It
         yield ConfigError('Expected either teacher or teachers in kdplugin.Distiller but got both. Keep one of them.')
         return
     if teachers is None:
+        if config.get('teacher') and not isinstance(config['teacher'], Mapping):
+            yield ConfigError(
+                f'Expected teacher to be a dict but got {config["teacher"]!r}. Write teacher=dict(cfg=..., '
+                'checkpoint=...).'
+            )
         if pairs and not config.get('teacher'):
             yield ConfigError(
                 'Expected a teacher for the pairs but got none. Write teacher=dict(cfg=..., checkpoint=...).'

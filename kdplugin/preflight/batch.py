@@ -39,10 +39,13 @@ def first_batch(config: Config) -> Any:
     return next(iter(Runner.build_dataloader(loader, seed=0)))
 
 
-def check_batch(found: Findings, config: Config, student: nn.Module, files_exist: bool) -> tuple[Any, str]:
+def check_batch(
+    found: Findings, config: Config, student: nn.Module, files_exist: bool, of_images: bool = True
+) -> tuple[Any, str]:
     """Training data comes out of its pipeline and the student's preprocessor; returns it and a name for it.
 
-    Where the data is missing the student's inputs are random images, which says nothing about the data.
+    Where the data is missing the student's inputs are random images, which says nothing about the data; None where it
+    learns from no images.
     """
     if files_exist and config.get('train_dataloader'):
         batch = found.attempt('train_dataloader', 'a training batch', first_batch, config)
@@ -51,6 +54,8 @@ def check_batch(found: Findings, config: Config, student: nn.Module, files_exist
             data = found.attempt('data_preprocessor', 'it to take the batch', preprocess, batch, True)
             if data is not None:
                 return data, 'a training batch'
+    if not of_images:
+        return None, ''
     found.note('training step', 'not checked: real training images. The step below sees random ones.')
     inputs, samples = synthetic_batch(student, probe_sizes(student)[-1], IMAGES)
     return dict(inputs=inputs, data_samples=samples), 'a batch of random images'

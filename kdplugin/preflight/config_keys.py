@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kdplugin.distill.model_config import is_distiller
+from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.preflight.findings import Findings
 
 SEQUENCE = (list, tuple)
@@ -59,7 +59,11 @@ RAZOR_KEYS = (
     'architecture', 'distiller', 'teacher_ckpt', 'teacher_trainable', 'student_recorders', 'teacher_recorders',
     'loss_forward_mappings', 'distill_losses', 'connectors', 'student_trainable', 'calculate_student_loss',
 )  # fmt: skip
-"""Types and keys of MMRazor's distillation."""
+RAZOR_LOSSES = (
+    'ChannelWiseDivergence', 'KLDivergence', 'FBKDLoss', 'DistanceWiseRKD', 'AngleWiseRKD', 'ABLoss', 'OFDLoss',
+    'ActivationLoss', 'OnehotLikeLoss', 'InformationEntropyLoss', 'CRDLoss', 'FTLoss', 'ATLoss', 'WSLD',
+)  # fmt: skip
+"""Types, keys and losses of MMRazor's distillation."""
 
 
 def check_containers(found: Findings, config: Config) -> None:
@@ -128,8 +132,14 @@ def check_loops(found: Findings, config: Config) -> None:
         found.error(
             'train_cfg', 'Expected train_dataloader, train_cfg and optim_wrapper but got none. There is no training.'
         )
-    elif not any(config.get(key) is not None for key in LOOPS[1]):
+    elif not any(config.get(key) is not None for key in LOOPS[1]) and not _has_no_metric(config):
         found.warning('val_cfg', 'Expected a validation but got none. Nobody will see how good the student becomes.')
+
+
+def _has_no_metric(config: Config) -> bool:
+    """Tell whether the model is one that no validation loop can measure, as one that learns velocities."""
+    model = config.get('model')
+    return isinstance(model, Mapping) and learns_velocities(model)
 
 
 def check_old_keys(found: Findings, config: Config) -> None:
@@ -165,15 +175,20 @@ def _razor_keys(model: Any, path: str) -> Iterator[tuple[str, str]]:
     if not isinstance(model, Mapping):
         return
     kind = str(getattr(model.get('type'), '__name__', model.get('type')))
-    if kind.rpartition('.')[2] in RAZOR_TYPES or kind.startswith('mmrazor.'):
+    razor = kind.rpartition('.')[2] in RAZOR_TYPES or kind.startswith('mmrazor.')
+    if razor:
         yield f'{path}.type', f'the type {kind!r}'
     for key in RAZOR_KEYS:
-        if key in model:
+        if key in model and (key != 'teacher_ckpt' or razor or is_distiller(model)):  # mmdet's LAD has it too
             yield f'{path}.{key}', f'the key {key!r}'
     for name, pair in (model.get('pairs') or {}).items() if isinstance(model.get('pairs'), Mapping) else ():
         for key in ('recorder', 'preds_S', 'preds_T', 'from_student', 'record_idx', 'data_idx'):
             if isinstance(pair, Mapping) and key in pair:
                 yield f'{path}.pairs.{name}.{key}', f'the key {key!r}'
+        loss = pair.get('loss') if isinstance(pair, Mapping) else None
+        kind = str(loss.get('type')) if isinstance(loss, Mapping) else ''
+        if kind.startswith('mmrazor.') or kind in RAZOR_LOSSES:
+            yield f'{path}.pairs.{name}.loss.type', f'the loss {kind!r}'
 
 
 def check_leftovers(found: Findings, config: Config) -> bool:

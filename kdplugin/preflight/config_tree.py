@@ -9,6 +9,7 @@ from typing import Any
 import mmengine.registry as roots
 from mmengine.registry import Registry
 
+from kdplugin.distill.model_config import is_distillation
 from kdplugin.preflight.registries import ALL
 
 Registries = tuple[Registry, ...]
@@ -50,7 +51,7 @@ BELOW: dict[str, Registries] = {
 FOREIGN = ('Albu', 'Albumentations')
 """Transforms whose arguments name types of another library."""
 ENGINE = ('pairs', 'teacher', 'teachers')
-"""Keys of ``kdplugin.Distiller`` that the engine checks by itself."""
+"""Keys of a distiller that the engine checks by itself."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def typed_below(
             yield Typed(path, node, registries, scope, role, strict=not model)
             if str(getattr(kind, '__name__', kind)).rpartition('.')[2] in FOREIGN:
                 return
-        distiller = str(getattr(kind, '__name__', kind)).rpartition('.')[2] == 'Distiller'
+        distiller = is_distillation(node)
         for key, value in node.items():
             if distiller and key in ENGINE:
                 continue

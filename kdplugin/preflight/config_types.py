@@ -11,7 +11,7 @@ from mmcv import ops
 from mmengine.config import Config
 from torch import nn
 
-from kdplugin.distill.model_config import is_distiller
+from kdplugin.distill.model_config import is_distillation
 from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.config_tree import Typed, typed_below, typed_parts
 from kdplugin.preflight.findings import Findings
@@ -74,7 +74,7 @@ def check_part(found: Findings, part: Typed) -> None:
     if not isinstance(kind, str) and not callable(kind):
         found.error(part.path, f'Expected type to be a name or a class but got {kind!r}. Write the name of a type.')
         return
-    if kind in NO_REGISTRY or (part.path == 'model' and is_distiller(part.settings) and _is_ours(part)):
+    if kind in NO_REGISTRY or (part.path == 'model' and is_distillation(part.settings) and _is_ours(part)):
         return
     resolved = find_type(kind, part.registries, part.scope)
     if resolved is None and part.role == 'roi_layer' and isinstance(kind, str):
@@ -109,6 +109,13 @@ def _unknown_type(found: Findings, part: Typed, kind: str) -> None:
             'prefix.',
         )
         return
+    if part.role == 'nms':
+        found.error(
+            f'{part.path}.type',
+            f'Expected a way to suppress boxes of {list(NO_REGISTRY)} but got {kind!r}.'
+            f'{did_you_mean(kind, NO_REGISTRY)} Choose one.',
+        )
+        return
     registry = part.registries[0].name if part.strict else 'model'
     found.error(
         f'{part.path}.type',
@@ -121,7 +128,7 @@ def _unknown_type(found: Findings, part: Typed, kind: str) -> None:
 def _looks_like_a_type(part: Typed) -> bool:
     """Tell names of classes from words such as 'max' that some parts of models call a type, too."""
     kind = str(part.settings['type'])
-    return '.' in kind or kind[:1].isupper()
+    return '.' in kind or kind[:1].isupper() or part.role == 'nms'
 
 
 def _extra(part: Typed, resolved: Any) -> set[str]:
@@ -135,6 +142,8 @@ def _extra(part: Typed, resolved: Any) -> set[str]:
             names |= {'requires_grad', 'num_features', 'num_channels', 'eps'}
         if part.role in ('dcn', 'conv_cfg', 'sac'):
             names |= {'fallback_on_stride', 'use_deform'}
+        if part.role == 'upsample_cfg':
+            names.add('scale_factor')
         if part.role == 'cfg':
             names.add('postfix')
         if part.role == 'loss_cls':

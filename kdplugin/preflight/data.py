@@ -21,6 +21,8 @@ from kdplugin.preflight.findings import Findings, explain
 from kdplugin.preflight.registries import find_type
 
 LOADERS = ('train_dataloader', 'val_dataloader')
+FILTERS = ('filter_empty_gt', 'min_size')
+"""Keys of ``filter_cfg`` that mmdet's datasets read."""
 OTHER_CLASSES = ('rpn_head', 'semantic_head')
 """Heads whose ``num_classes`` is not the dataset's: proposals are objects or not, HTC's semantic head sees stuff."""
 
@@ -62,7 +64,13 @@ def check_dataset_files(found: Findings, config: Config) -> bool:
 
 def _check_files(found: Findings, where: str, dataset: Mapping[str, Any]) -> None:
     root = dataset.get('data_root') or ''
-    named = {'ann_file': dataset.get('ann_file'), **(dataset.get('data_prefix') or {})}
+    prefixes = dataset.get('data_prefix')
+    if isinstance(prefixes, str):
+        found.error(
+            f'{where}.data_prefix', f'Expected a dict but got {prefixes!r}. Write data_prefix=dict(img={prefixes!r}).'
+        )
+        return
+    named = {'ann_file': dataset.get('ann_file'), **(prefixes or {})}
     paths = {
         key: value if is_abs(value) or not root else join_path(root, value) for key, value in named.items() if value
     }
@@ -84,6 +92,21 @@ def _check_files(found: Findings, where: str, dataset: Mapping[str, Any]) -> Non
                 f'Expected {key} {path} but it does not exist.{_doubled(root, named[key])}{near_files(path)} Put the '
                 f'data there or correct {key}.',
             )
+        elif key == 'ann_file' and Path(path).is_dir() and 'Coco' in str(dataset.get('type')):
+            found.error(f'{where}.ann_file', f'Expected a file but {path} is a folder. Name the JSON file in it.')
+    _check_filter(found, where, dataset.get('filter_cfg'))
+
+
+def _check_filter(found: Findings, where: str, settings: Any) -> None:
+    """Nobody complains of a misspelt key in ``filter_cfg``: it is asked for by name."""
+    for key in settings if isinstance(settings, Mapping) else ():
+        near = difflib.get_close_matches(str(key), FILTERS, n=1, cutoff=0.7)
+        if key not in FILTERS and near:
+            found.error(
+                f'{where}.filter_cfg.{key}',
+                f'Expected keys {list(FILTERS)} in filter_cfg but got {key!r}, which is not read. Did you mean '
+                f'{near[0]!r}?',
+            )
 
 
 def _doubled(root: str, value: str) -> str:
@@ -94,6 +117,8 @@ def _doubled(root: str, value: str) -> str:
 def near_files(path: str) -> str:
     """Return ' Did you mean ...?' for a path that does not exist: the nearest names in the last folder that does."""
     given = Path(path).expanduser()
+    if given.is_dir():
+        return ' It is a folder.'
     for folder, name in (
         (parent, child.name) for parent, child in zip(given.parents, (given, *given.parents), strict=False)
     ):

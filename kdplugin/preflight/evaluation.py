@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.data import datasets_of
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import hooks_of, kind_of
+from kdplugin.preflight.registries import find_type
 
 COCO = ('bbox', 'segm', 'proposal', 'proposal_fast')
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -56,12 +58,56 @@ def check_metrics(found: Findings, config: Config) -> None:
             _check_annotations(found, config, path, metric, loader)
 
 
+def check_suited(found: Findings, config: Config) -> None:
+    """What is measured is what the data has labels for, and what the student predicts."""
+    kinds = {
+        str(getattr(one.get('type'), '__name__', one.get('type'))) for one in datasets_of(config, 'val_dataloader')
+    }
+    masks = _predicts_masks(config.get('model'))
+    for path, metric in metrics_of(config, 'val_evaluator'):
+        kind = kind_of(metric)
+        boxes = any('Coco' in name for name in kinds) and config.get('default_scope') == 'mmdet'
+        scenes = any(_is_segmentation(name) for name in kinds)
+        if (kind == 'IoUMetric' and boxes) or (kind in ('CocoMetric', 'VOCMetric') and scenes):
+            found.error(
+                f'{path}.type',
+                f'Expected a metric for the labels of {", ".join(sorted(kinds))} but got {kind}. Write type='
+                f"'{'CocoMetric' if boxes else 'IoUMetric'}'.",
+            )
+        values = metric.get('metric')
+        if kind == 'CocoMetric' and 'segm' in (values if isinstance(values, list | tuple) else [values]) and not masks:
+            found.error(
+                f'{path}.metric',
+                "Expected metric='bbox' for a student without a mask head but got 'segm' besides. The first validation "
+                "would stop the training: leave 'segm' out.",
+            )
+
+
+def _is_segmentation(kind: str) -> bool:
+    found = find_type(kind, (DATASETS,), None)
+    return any(base.__name__ == 'BaseSegDataset' for base in getattr(found, '__mro__', ()))
+
+
+def _predicts_masks(model: Any) -> bool:
+    """Tell whether a model config speaks of masks, or comes from where that cannot be seen."""
+    if isinstance(model, Mapping):
+        names = [*map(str, model), str(model.get('type'))]
+        if any(word in name for name in names for word in ('mask', 'Mask', 'panoptic', 'Ins', 'SOLO')):
+            return True
+        return any(
+            _predicts_masks(value) for key, value in model.items() if key not in ('teacher', 'teachers', 'pairs')
+        )
+    return isinstance(model, list | tuple) and any(map(_predicts_masks, model))
+
+
 def _check_annotations(found: Findings, config: Config, path: str, metric: Mapping[str, Any], loader: str) -> None:
     given = metric.get('ann_file')
     datasets = list(datasets_of(config, loader))
     if not isinstance(given, str) or len(datasets) != 1:
         return
     own, root = datasets[0].get('ann_file'), datasets[0].get('data_root') or ''
+    if 'Panoptic' in kind_of(datasets[0]) and 'Panoptic' not in kind_of(metric):
+        return  # the same images have a file of instances too
     if not isinstance(own, str) or not own or not isinstance(root, str):
         return
     if not given.replace('//', '/').endswith(own.replace('//', '/').lstrip('./')):

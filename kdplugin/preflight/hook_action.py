@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kdplugin.distill.model_config import is_distiller
+from kdplugin.distill.model_config import is_distillation
 from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.run_length import RunLength, unit
@@ -163,7 +163,7 @@ def _check_names(found: Findings, config: Config) -> None:
 
 
 def _check_ours(found: Findings, config: Config) -> None:
-    distilled = isinstance(config.get('model'), Mapping) and is_distiller(config.model)
+    distilled = isinstance(config.get('model'), Mapping) and is_distillation(config.model)
     for path, hook in hooks_of(config):
         kind = hook.get('type')
         if isinstance(kind, str) and kind in OURS:

@@ -11,6 +11,7 @@ from kdplugin.preflight.data import datasets_of
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import kind_of
 from kdplugin.preflight.run_length import RunLength
+from kdplugin.preflight.samples import split_of
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 ENDLESS = ('InfiniteSampler', 'MultiDataSampler_', 'GroupMultiSourceSampler', 'MultiSourceSampler')
@@ -27,6 +28,11 @@ def check_loaders(found: Findings, config: Config) -> None:
         _check_sampler(found, name, loader, RunLength.of(config))
         if 'dataset' not in loader:
             found.error(f'{name}.dataset', f'Expected a dataset in {name} but got none. Write dataset=dict(type=...).')
+        elif isinstance(loader.get('sampler'), Mapping) and 'type' not in loader['sampler']:
+            found.error(
+                f'{name}.sampler.type',
+                f"Expected a type of sampler but got {list(loader['sampler'])} alone. Write type='DefaultSampler'.",
+            )
         elif 'sampler' not in loader and 'batch_sampler' not in loader:
             found.error(
                 f'{name}.sampler',
@@ -34,6 +40,8 @@ def check_loaders(found: Findings, config: Config) -> None:
                 f'{name == "train_dataloader"}).',
             )
     _check_apart(found, config)
+    _check_splits(found, config)
+    _check_modes(found, config)
 
 
 def _check_sizes(found: Findings, name: str, loader: Mapping[str, Any]) -> None:
@@ -96,6 +104,38 @@ def _check_apart(found: Findings, config: Config) -> None:
             'Expected other data than that of the training but got the same. The metric says nothing about new images: '
             'correct ann_file or data_prefix.',
         )
+
+
+def _check_splits(found: Findings, config: Config) -> None:
+    """Training does not read what is called validation while that reads what is called training."""
+    for key in ('ann_file', 'data_prefix'):
+        train, val = ({split_of(_text(one.get(key))) for one in datasets_of(config, name)} for name in LOADERS[:2])
+        if 'train' in val and train & {'val', 'test'} and 'train' not in train:
+            found.warning(
+                f'train_dataloader.dataset.{key}',
+                f'Expected training data called train and validation data called val but got {sorted(train)} and '
+                f'{sorted(val)}. Swap them.',
+            )
+
+
+def _text(value: Any) -> str:
+    return ' '.join(map(str, value.values())) if isinstance(value, Mapping) else str(value or '')
+
+
+def _check_modes(found: Findings, config: Config) -> None:
+    """mmdet leaves images without boxes out of a dataset unless it is in test mode, and boxes of a crowd besides."""
+    if config.get('default_scope') != 'mmdet':
+        return
+    for name in LOADERS[:2]:
+        for one in datasets_of(config, name):
+            training, tests = name == 'train_dataloader', bool(one.get('test_mode', False))
+            if training == tests and 'Coco' in kind_of(one):
+                found.warning(
+                    f'{name}.dataset.test_mode',
+                    f'Expected test_mode={not training} in {name} but got {tests}. '
+                    + ('Images without labels would be trained on' if training else 'Images would be left out')
+                    + f': write test_mode={not training}.',
+                )
 
 
 def _identity(dataset: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from urllib.parse import urlparse
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from kdplugin.checkpoint_schemes import resolve
 from kdplugin.distill.distiller import freeze
-from kdplugin.distill.model_config import is_distiller, plain_model_config
+from kdplugin.distill.model_config import is_distillation, plain_model_config
 from kdplugin.distill.teachers.preprocessing import preprocessing_warning
 from kdplugin.distill.teachers.teacher import Teacher, build_teacher_model, load_teacher, teacher_mistakes
 from kdplugin.errors import CheckpointError
-from kdplugin.module_paths import match_modules
+from kdplugin.module_paths import did_you_mean, match_modules
 from kdplugin.preflight.data import near_files
 from kdplugin.preflight.findings import Findings
 from kdplugin.reports.tables import count
@@ -28,7 +30,7 @@ from kdplugin.reports.tables import count
 def student_path(config: Config) -> str:
     """Return where the student's model is in a config."""
     model = config.get('model')
-    return 'model.student' if isinstance(model, Mapping) and is_distiller(model) else 'model'
+    return 'model.student' if isinstance(model, Mapping) and is_distillation(model) else 'model'
 
 
 def check_student(found: Findings, config: Config) -> tuple[nn.Module | None, bool]:
@@ -42,7 +44,7 @@ def check_student(found: Findings, config: Config) -> tuple[nn.Module | None, bo
     if student is not None:
         size = count(sum(parameter.numel() for parameter in student.parameters()))
         found.note(where, f'{type(student).__name__}, {size} parameters.')
-        if ready:
+        if ready and hasattr(student, 'init_weights'):  # a model of diffusers has none
             found.attempt(where, 'its weights to be initialised', student.init_weights)
     return student, ready
 
@@ -58,6 +60,39 @@ def check_pretrained(found: Findings, where: str, files: Sequence[str]) -> None:
                 where,
                 f'Expected the weights {path} but there is no such file.{near_files(path)} Correct init_cfg or '
                 'load_from.',
+            )
+
+
+def check_initial_weights(found: Findings, settings: Any, path: str) -> None:
+    """Every ``init_cfg`` of a model is a dict, names the file that it takes, and an address that somebody reads."""
+    if isinstance(settings, Mapping):
+        own = settings.get('init_cfg')
+        for one in own if isinstance(own, list | tuple) else [own] if own else ():
+            _check_initial(found, f'{path}.init_cfg', one)
+        for key, value in settings.items():
+            check_initial_weights(found, value, f'{path}.{key}')
+    elif isinstance(settings, list | tuple):
+        for number, value in enumerate(settings):
+            check_initial_weights(found, value, f'{path}.{number}')
+
+
+def _check_initial(found: Findings, where: str, settings: Any) -> None:
+    if not isinstance(settings, Mapping):
+        found.error(
+            where,
+            f"Expected a dict but got {settings!r}. Write dict(type='Pretrained', checkpoint=...).",
+        )
+    elif settings.get('type') == 'Pretrained':
+        file = settings.get('checkpoint')
+        scheme = f'{str(file).partition("://")[0]}://' if '://' in str(file) else ''
+        known = [one for one in CheckpointLoader._schemes if one.endswith('://') and one[0].isalpha()]
+        if not file:
+            found.error(
+                where, 'Expected a checkpoint beside Pretrained but got none. Give the file or remove init_cfg.'
+            )
+        elif scheme and not any(one and re.match(one, str(file)) for one in CheckpointLoader._schemes):
+            found.error(
+                where, f'Expected an address of {known} but got {file!r}.{did_you_mean(scheme, known)} Correct it.'
             )
 
 
@@ -124,7 +159,7 @@ def check_teacher_keys(found: Findings, settings: Mapping[str, Any], where: str)
     for mistake in teacher_mistakes(settings):
         found.error(where, mistake)
     path = settings.get('checkpoint')
-    if isinstance(path, str) and '://' not in path and not is_here(path):
+    if isinstance(path, str) and path and '://' not in path and not is_here(path):
         found.error(
             f'{where}.checkpoint',
             f'Expected a checkpoint file but {path} does not exist.{near_files(path)} Check the path.',

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from kdplugin.distill.distiller import ADAPTERS
 from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import hooks_of, kind_of
@@ -71,8 +72,11 @@ def check_optimizer_builds(found: Findings, config: Config, student: nn.Module, 
 def _check_custom_keys(found: Findings, paramwise: Any, student: nn.Module, frozen: Sequence[str]) -> None:
     keys = paramwise.get('custom_keys') if isinstance(paramwise, Mapping) else None
     names = [name for name, _ in student.named_parameters()]
-    for key in keys if isinstance(keys, Mapping) else ():
+    for key, chosen in keys.items() if isinstance(keys, Mapping) else ():
         path = f'optim_wrapper.paramwise_cfg.custom_keys.{key}'
+        if ADAPTERS in str(key).split('.'):  # they are made later
+            _check_adapters(found, path, chosen)
+            continue
         matched = [name for name in names if str(key) in name]
         if not matched:
             modules = [name for name, _ in student.named_modules() if name]
@@ -87,6 +91,14 @@ def _check_custom_keys(found: Findings, paramwise: Any, student: nn.Module, froz
                 f'Expected parameters that are trained but {key!r} names frozen ones alone. Remove it, or do not '
                 'freeze them.',
             )
+
+
+def _check_adapters(found: Findings, path: str, settings: Any) -> None:
+    if isinstance(settings, Mapping) and settings.get('lr_mult') == 0:
+        found.warning(
+            path,
+            'Expected adapters that learn but got lr_mult=0. They would stay random projections: leave it out.',
+        )
 
 
 def _is_frozen(name: str, frozen: Sequence[str]) -> bool:

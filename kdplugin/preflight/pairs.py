@@ -22,7 +22,25 @@ def check_pair(found: Findings, name: str, entry: Mapping[str, Any]) -> None:
     where = f'model.pairs.{name}'
     for mistake in pair_mistakes(name, entry):
         found.error(where, mistake)
+    if _check_forms(found, where, entry):
+        return
     found.attempt(where, 'the pair to build', build_method, name, entry)
+
+
+def _check_forms(found: Findings, where: str, entry: Mapping[str, Any]) -> bool:
+    """Tell whether taps or the loss are of a form from which no method can be built, and say so."""
+    before, loss = len(found.errors), entry.get('loss')
+    if loss is not None and not isinstance(loss, Mapping):
+        kind = loss if isinstance(loss, str) else 'kdplugin.CWDLoss'
+        found.error(f'{where}.loss', f'Expected one loss as a dict but got {loss!r}. Write loss=dict(type={kind!r}).')
+    for key in ('tap', 'student_tap', 'teacher_tap'):
+        tap = entry.get(key)
+        if tap is not None and not isinstance(tap, str):
+            found.error(
+                f'{where}.{key}',
+                f'Expected one module path as a text but got {tap!r}. Write a pair for each path.',
+            )
+    return len(found.errors) > before
 
 
 def check_tap_paths(

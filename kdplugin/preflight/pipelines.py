@@ -59,7 +59,8 @@ def check_pipelines(found: Findings, config: Config) -> None:
                 f'Expected the pipeline to end with a transform that packs but got {kind_of(last[-1])} at its end. Add '
                 f"dict(type='{_packer(config)}').",
             )
-        if 'LoadAnnotations' not in ' '.join(kinds) and any('LoadImage' in kind for kind in kinds) and _needs(loader):
+        labelled = any(kind.startswith('Load') and 'Annotations' in kind for kind in kinds)
+        if not labelled and any('LoadImage' in kind for kind in kinds) and _needs(loader):
             found.error(
                 path,
                 "Expected the labels of the images but the pipeline loads none. Add dict(type='LoadAnnotations'"

@@ -10,11 +10,35 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from kdplugin.preflight.data import near_files
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import hooks_of, kind_of
 from kdplugin.registry import HOOKS
+from kdplugin.weights.reading.hub import is_id
 from kdplugin.weights.reports.report import percent
 
 WHERE = 'custom_hooks'
+
+
+def check_projection_source(found: Findings, config: Config) -> None:
+    """The source of each ``WeightProjectionHook`` is on this disk, or may be an address or an id; none has a rival."""
+    for path, hook in hooks_of(config):
+        source = hook.get('source')
+        if kind_of(hook) != 'WeightProjectionHook' or not isinstance(source, str):
+            continue
+        if config.get('load_from') is not None and not config.get('resume', False):
+            found.attempt(WHERE, 'no other weights', _hook_class().check_load_from, config.load_from)
+        file = Path(source).expanduser()
+        identifier = is_id(source) and not ('/' in source and file.parent.is_dir())
+        if '://' not in source and not identifier and not file.exists():
+            found.error(
+                f'{path}.source',
+                f'Expected weights to begin with but {source} does not exist.{near_files(source)} Correct source.',
+            )
+
+
+def _hook_class() -> Any:
+    return HOOKS.get('kdplugin.WeightProjectionHook')
 
 
 def check_projection(found: Findings, config: Config, student: nn.Module) -> None:
@@ -23,10 +47,10 @@ def check_projection(found: Findings, config: Config, student: nn.Module) -> Non
     Args:
         student: as it is built; it stays as it is.
     """
-    for settings in config.get('custom_hooks') or ():
-        kind = settings.get('type') if isinstance(settings, Mapping) else None
-        if str(getattr(kind, '__name__', kind)).rpartition('.')[2] == 'WeightProjectionHook':
-            _check_hook(found, config, {'type': kind, **settings}, student)
+    missing = {one.where for one in found.errors}
+    for path, settings in hooks_of(config):
+        if kind_of(settings) == 'WeightProjectionHook' and f'{path}.source' not in missing:
+            _check_hook(found, config, settings, student)
 
 
 def _check_hook(found: Findings, config: Config, settings: Mapping[str, Any], student: nn.Module) -> None:

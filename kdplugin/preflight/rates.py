@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
@@ -41,6 +42,9 @@ def check_optimizer(found: Findings, config: Config) -> None:
         value = optimizer.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
             found.error(f'{path}.{key}', f'Expected a number >= 0 but got {value!r}. Write it without quotes.')
+    betas = optimizer.get('betas')
+    if betas is not None and not (isinstance(betas, list | tuple) and len(betas) in (2, 3)):
+        found.error(f'{path}.betas', f'Expected two numbers but got {betas!r}. Write betas=(0.9, 0.999).')
     lr, kind = optimizer.get('lr'), kind_of(optimizer)
     if lr is None and kind in LARGEST:
         found.warning(f'{path}.lr', f'Expected a learning rate but got none. {kind} takes its own default: give lr.')
@@ -62,9 +66,18 @@ def _check_wrapper(found: Findings, wrapper: Mapping[str, Any]) -> None:
         found.error(
             'optim_wrapper.clip_grad', f'Expected a dict but got {clip!r}. Write dict(max_norm=35, norm_type=2).'
         )
+    elif clip and not _is_positive(clip.get('max_norm', 1.0)):
+        found.error(
+            'optim_wrapper.clip_grad.max_norm',
+            f'Expected a number > 0 but got {clip["max_norm"]!r}. Gradients are cut to it: 35 is usual for detectors.',
+        )
     elif clip and 'max_norm' not in clip and clip.get('type', 'norm') == 'norm':
         near = ' It is called max_norm.' if {'max_value', 'max', 'grad_clip'} & set(clip) else ' Add max_norm.'
         found.error('optim_wrapper.clip_grad', f'Expected max_norm but got {sorted(clip)}.{near}')
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _check_paramwise(found: Findings, wrapper: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
@@ -84,6 +97,11 @@ def check_amp(found: Findings, config: Config) -> None:
     wrapper = config.get('optim_wrapper')
     if not isinstance(wrapper, Mapping):
         return
+    if kind_of(wrapper) == 'ApexOptimWrapper' and find_spec('apex') is None:
+        found.error(
+            'optim_wrapper.type',
+            "Expected the package apex for ApexOptimWrapper but it is not installed. Write type='AmpOptimWrapper'.",
+        )
     dtype = wrapper.get('dtype')
     amp = 'Amp' in kind_of(wrapper) or 'AMP' in kind_of(wrapper)
     if not amp:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kdplugin.distill.model_config import is_distiller
+from kdplugin.distill.model_config import is_distillation
 from kdplugin.preflight.findings import Findings
 
 SECTIONS = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader', 'auto_scale_lr', 'load_from')
@@ -39,7 +39,7 @@ def recipe_of(file: str | None) -> Config | None:
         model = config.get('model')
         if not isinstance(model, Mapping):
             continue
-        if is_distiller(model):
+        if is_distillation(model):
             inner = recipe_of(base)
             recipes += [inner] if inner is not None else []
         else:
@@ -67,7 +67,7 @@ def differences(ours: Any, theirs: Any, path: str = '') -> Iterator[tuple[str, A
 def check_recipe(found: Findings, config: Config) -> None:
     """The student is trained as its own recipe says: rate, decay, schedule, data and model."""
     model = config.get('model')
-    if not isinstance(model, Mapping) or not is_distiller(model):
+    if not isinstance(model, Mapping) or not is_distillation(model):
         return
     recipe = recipe_of(config.filename)
     if recipe is None:

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from mmengine.config import Config
 
-from kdplugin.distill.model_config import is_distiller
+from kdplugin.distill.model_config import is_distillation
 from kdplugin.distill.pairs import parse_weight
 from kdplugin.distill.schedules import Weight
 from kdplugin.distill.settings import parse_task_weight, teacher_weights
@@ -40,7 +40,7 @@ class RunLength:
             return None
         kind = str(getattr(loop.get('type'), '__name__', loop.get('type') or ''))
         by_epoch = bool(loop.get('by_epoch', True)) if not kind else 'Iter' not in kind
-        epochs, iters = (loop.get(key) if _is_count(loop.get(key)) else None for key in ('max_epochs', 'max_iters'))
+        epochs, iters = (loop.get(key) if is_count(loop.get(key)) else None for key in ('max_epochs', 'max_iters'))
         if epochs is None and iters is None:
             return None
         return cls(by_epoch, epochs if by_epoch else None, None if by_epoch else iters)
@@ -53,7 +53,7 @@ class RunLength:
         return f'{self.epochs} epochs' if self.by_epoch else f'{self.iters} iterations'
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
+def is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -68,7 +68,7 @@ def check_length(found: Findings, config: Config) -> None:
         return
     for key in ('max_epochs', 'max_iters', 'val_interval'):
         value = loop.get(key)
-        if value is not None and (not _is_count(value) or value <= 0):
+        if value is not None and (not is_count(value) or value <= 0):
             found.error(
                 f'train_cfg.{key}', f'Expected a whole number > 0 but got {value!r}. Count epochs or iterations.'
             )
@@ -86,7 +86,7 @@ def check_length(found: Findings, config: Config) -> None:
     if config.get('val_cfg') is None or end is None:
         return
     for key, value in (('val_interval', interval), ('val_begin', begin)):
-        if _is_count(value) and value > end:
+        if is_count(value) and value > end:
             found.warning(
                 f'train_cfg.{key}',
                 f'Expected a validation within {length} but got {key} {value}. Nothing is validated before the end: '
@@ -97,7 +97,7 @@ def check_length(found: Findings, config: Config) -> None:
 def check_pair_schedules(found: Findings, config: Config) -> None:
     """Every weight of the distillation changes, begins and stops within the training, in units that it counts."""
     model, length = config.get('model'), RunLength.of(config)
-    if length is None or not isinstance(model, Mapping) or not is_distiller(model):
+    if length is None or not isinstance(model, Mapping) or not is_distillation(model):
         return
     for path, weight, calibration in _weights(model):
         _check_weight(found, path, weight, length)
@@ -204,12 +204,12 @@ def _check_scheduler(found: Findings, path: str, settings: Mapping[str, Any], le
     if end is None:
         return
     begin, last = settings.get('begin', 0), settings.get('end')
-    if _is_count(begin) and begin >= end:
+    if is_count(begin) and begin >= end:
         found.error(
             f'{path}.begin',
             f'Expected a scheduler that begins within {length} but got begin={begin}. It would never act: correct it.',
         )
-    elif _is_count(last) and last > end and str(settings.get('type')) not in ('ConstantLR',):
+    elif is_count(last) and last > end and str(settings.get('type')) not in ('ConstantLR',):
         found.warning(
             f'{path}.end',
             f'Expected a scheduler that ends with the training of {length} but got end={last}. The rate does not come '
@@ -217,7 +217,7 @@ def _check_scheduler(found: Findings, path: str, settings: Mapping[str, Any], le
         )
     elif str(settings.get('type')).endswith('MultiStepLR'):
         steps = settings.get('milestones') or ()
-        late = [step for step in steps if _is_count(step) and step >= end] if isinstance(steps, list | tuple) else []
+        late = [step for step in steps if is_count(step) and step >= end] if isinstance(steps, list | tuple) else []
         if late:
             found.warning(
                 f'{path}.milestones',

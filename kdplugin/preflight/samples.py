@@ -39,13 +39,29 @@ def check_samples(found: Findings, config: Config) -> None:
             if file is not None and file.suffix == '.json' and file.is_file():
                 _check_coco(found, f'{path}.ann_file', dataset, file, folder)
             _check_split(found, path, dataset)
+            _check_label_suffix(found, path, dataset, root)
+
+
+def _check_label_suffix(found: Findings, path: str, dataset: Mapping[str, Any], root: str) -> None:
+    """Label images end as the dataset says."""
+    prefixes, suffix = dataset.get('data_prefix'), dataset.get('seg_map_suffix')
+    folder = _join(root, prefixes.get('seg_map_path')) if isinstance(prefixes, Mapping) else None
+    if folder is None or not folder.is_dir() or not isinstance(suffix, str) or not suffix:
+        return
+    files = itertools.islice((name for _, _, names in os.walk(folder) for name in names), LOOKED_AT)
+    names = [name for name in files if name.lower().endswith(IMAGES)]
+    if names and not any(name.endswith(suffix) for name in names):
+        found.error(
+            f'{path}.seg_map_suffix',
+            f'Expected label images that end in {suffix!r} in {folder} but got {names[0]!r}. Correct seg_map_suffix.',
+        )
 
 
 def _check_split(found: Findings, path: str, dataset: Mapping[str, Any]) -> None:
     """Say so where annotations are called by one split and images by another: their files may have the same names."""
     prefixes = dataset.get('data_prefix')
     images = prefixes.get('img') or prefixes.get('img_path') if isinstance(prefixes, Mapping) else None
-    one, other = _split_of(dataset.get('ann_file')), _split_of(images)
+    one, other = split_of(dataset.get('ann_file')), split_of(images)
     if one and other and one != other:
         found.warning(
             f'{path}.data_prefix',
@@ -54,7 +70,7 @@ def _check_split(found: Findings, path: str, dataset: Mapping[str, Any]) -> None
         )
 
 
-def _split_of(path: Any) -> str:
+def split_of(path: Any) -> str:
     """Return the split that a path names, '' where it names none or several."""
     named = set(re.findall(r'(?<![a-z])(train|val|test)(?![a-z])', str(path or '').lower()))
     return named.pop() if len(named) == 1 else ''

@@ -6,7 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -36,6 +36,7 @@ class Forwarding:
         given: keywords that it hands to its parent itself, so that nobody else may.
         positional: how many arguments it hands to its parent by position.
         popped: keywords that it takes out of ``kwargs`` by name.
+        past: the class after which the parent is looked for, as in ``super(FCOSHead, self)``; '' for its own.
         forwards: ``kwargs`` go to the parent.
         elsewhere: they go to somewhere that is not known.
     """
@@ -43,6 +44,7 @@ class Forwarding:
     given: frozenset[str] = frozenset()
     positional: int = 0
     popped: frozenset[str] = frozenset()
+    past: str = ''
     forwards: bool = False
     elsewhere: bool = False
 
@@ -73,10 +75,14 @@ def accepted(kind: Callable[..., Any]) -> Accepted:
     required: set[str] = set()
     taken: set[str] = set()
     by_position = 0
+    passed_over = ''
     for base in kind.__mro__:
         init = vars(base).get('__init__')
         if base is nn.Module or base is object:
             break
+        if passed_over:
+            passed_over = '' if base.__name__ == passed_over else passed_over
+            continue
         if init is None:
             continue
         parameters = _parameters(init)
@@ -94,7 +100,7 @@ def accepted(kind: Callable[..., Any]) -> Accepted:
         if use.elsewhere or not use.forwards:
             return Accepted(frozenset(names), frozenset(required), True)
         taken |= use.given - names
-        by_position = use.positional
+        by_position, passed_over = use.positional, use.past
     return Accepted(frozenset(names), frozenset(required), False)
 
 
@@ -146,6 +152,7 @@ def _forwarding(init: Callable[..., Any], rest: str, owner: type) -> Forwarding:
                     frozenset(one.arg for one in call.keywords if one.arg),
                     _positional(call),
                     found.popped,
+                    _past(call, owner),
                     True,
                     found.elsewhere,
                 )
@@ -157,7 +164,7 @@ def _forwarding(init: Callable[..., Any], rest: str, owner: type) -> Forwarding:
         popped.add(key)
         del node
     others = [node for node in ast.walk(tree) if _is_name(node, rest) and id(node) not in understood]
-    return Forwarding(found.given, found.positional, frozenset(popped), found.forwards, bool(others))
+    return replace(found, popped=frozenset(popped), elsewhere=bool(others))
 
 
 def _positional(call: ast.Call) -> int:
@@ -165,6 +172,13 @@ def _positional(call: ast.Call) -> int:
     by_name = not (isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call))
     plain = [one for one in call.args if not isinstance(one, ast.Starred)]
     return len(plain) - int(by_name)
+
+
+def _past(call: ast.Call, owner: type) -> str:
+    """Return the class that ``super(Class, self)`` begins behind, '' if that is the owner's own."""
+    target = call.func.value if isinstance(call.func, ast.Attribute) else None
+    named = target.args[0] if isinstance(target, ast.Call) and target.args else None
+    return named.id if isinstance(named, ast.Name) and named.id != owner.__name__ else ''
 
 
 def _calls_parent(call: ast.Call) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
 
-from kdplugin.distill.model_config import is_distiller
+from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.distill.settings import distiller_mistakes, teacher_configs
 from kdplugin.preflight.class_names import (
     check_class_names,
@@ -28,23 +29,38 @@ from kdplugin.preflight.config_keys import (
 )
 from kdplugin.preflight.config_types import check_model_types, check_types
 from kdplugin.preflight.data import check_classes, check_dataset_files
-from kdplugin.preflight.evaluation import check_best, check_metrics
+from kdplugin.preflight.evaluation import check_best, check_metrics, check_suited
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import check_hooks
+from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
 from kdplugin.preflight.loaders import check_loaders
 from kdplugin.preflight.models import (
+    check_initial_weights,
     check_preprocessing,
     check_pretrained,
     check_teacher_keys,
     pretrained_files,
     student_path,
 )
+from kdplugin.preflight.pair_weights import check_pair_weights
 from kdplugin.preflight.pairs import check_pair
+from kdplugin.preflight.pipeline_order import check_pipeline_order
 from kdplugin.preflight.pipelines import check_pipelines
+from kdplugin.preflight.preprocessor import check_preprocessor
+from kdplugin.preflight.projection import check_projection_source
 from kdplugin.preflight.rates import check_amp, check_batch_and_rate, check_optimizer
 from kdplugin.preflight.recipe_change import check_recipe
 from kdplugin.preflight.run_length import check_length, check_pair_schedules, check_rates
+from kdplugin.preflight.runner_settings import (
+    check_backends,
+    check_imports,
+    check_inner_keys,
+    check_loop_kind,
+    check_runner_kind,
+    check_words,
+)
 from kdplugin.preflight.samples import check_samples
+from kdplugin.preflight.scheduler_shape import check_scheduler_shapes
 from kdplugin.preflight.surroundings import check_colours, check_environment, check_scope
 from kdplugin.preflight.teacher_config import (
     same_file,
@@ -53,7 +69,7 @@ from kdplugin.preflight.teacher_config import (
     whole_config,
     with_preprocessor,
 )
-from kdplugin.preflight.work_dir import check_work_dir
+from kdplugin.preflight.work_dir import check_own_work_dir, check_work_dir
 
 
 def check_statically(found: Findings, config: Config, gpus: int | None = None) -> bool:
@@ -70,20 +86,29 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     for check in (check_near_names, check_loops, check_old_keys):
         found.run('keys', check, config)
     found.run('mmrazor', check_razor_keys, config)
+    for settings in (check_inner_keys, check_words, check_imports, check_loop_kind, check_runner_kind, check_backends):
+        found.run('settings', settings, config)
     found.run('scopes', check_scope, config)
     found.run('environment', check_environment, config)
     found.run('work dir', check_work_dir, config)
+    found.run('work dir', check_own_work_dir, config)
     found.run('types', check_types, config)
     files_exist = bool(found.run('files', check_dataset_files, config))
     found.run('files', check_samples, config)
     found.run('loaders', check_loaders, config)
     found.run('pipelines', check_pipelines, config)
+    found.run('pipelines', check_pipeline_order, config)
+    found.run('preprocessing', check_preprocessor, config)
     found.run('metrics', check_metrics, config)
+    found.run('metrics', check_suited, config)
     found.run('metrics', check_best, config)
     found.run('length', check_length, config)
     found.run('schedules', check_rates, config)
+    found.run('schedules', check_scheduler_shapes, config)
     found.run('schedules', check_pair_schedules, config)
-    found.run('hooks', check_hooks, config)
+    found.run('schedules', check_pair_weights, config)
+    for hooks in (check_hooks, check_hook_entries, check_averages, check_projection_source):
+        found.run('hooks', hooks, config)
     found.run('optimizer', check_optimizer, config)
     found.run('amp', check_amp, config)
     found.run('learning rate', check_batch_and_rate, config, gpus)
@@ -115,12 +140,28 @@ def _check_model(found: Findings, config: Config) -> None:
         found.run('files', check_pretrained, 'load_from', [load])
     found.run('colours', check_colours, config, student, where)
     found.run('classes', check_class_weights, student, where)
+    found.run('files', check_initial_weights, student, where)
     heads: dict[str, Mapping[str, int]] = {where: configured_classes(student)}
     if is_distiller(model):
         _check_distiller(found, config, model, student, heads)
+    elif learns_velocities(model):
+        found.run('distiller', _check_diffusion, config)
     else:
         found.note('model', 'no kdplugin.Distiller: this trains without a teacher.')
     found.run('classes', check_classes, config, heads)
+
+
+def _check_diffusion(found: Findings, config: Config) -> None:
+    if find_spec('diffusers') is None:
+        found.error(
+            'model.type',
+            'Expected diffusers for kdplugin.DiffusionDistiller but it is not installed. Run pip install '
+            "'kdplugin[wan]'.",
+        )
+        return
+    from kdplugin.preflight.diffusion import check_diffusion
+
+    check_diffusion(found, config)
 
 
 def _check_distiller(

@@ -18,7 +18,7 @@ from kdplugin.preflight.findings import Findings
 
 def teacher_model(found: Findings, settings: Mapping[str, Any], where: str) -> Any:
     """Return the model config of a teacher, None with an error where there is none to be had."""
-    if ('cfg' in settings) == ('model' in settings):  # said by teacher_mistakes
+    if ('cfg' in settings) == ('model' in settings) or not isinstance(settings.get('cfg', ''), str):  # teacher_mistakes
         return None
     return found.attempt(where, 'the config of the teacher', teacher_model_config, settings)
 

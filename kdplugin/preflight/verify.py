@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 
 from kdplugin.distill.distillation import Distillation, by_teacher
 from kdplugin.distill.distiller import attach
-from kdplugin.distill.model_config import is_distiller
+from kdplugin.distill.model_config import is_distillation, is_distiller, learns_velocities
 from kdplugin.distill.pairs import Pair, parse_pair
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.settings import parse_task_weight, teacher_configs, teacher_weights
@@ -88,7 +89,29 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _verify_diffusion(found: Findings, config: Config) -> None:
+    from kdplugin.preflight.diffusion_step import ready_diffusion  # needs diffusers, which others do not
+
+    student, _ = found.run('student', check_student, config) or (None, False)
+    found.run('hooks', check_hooks_build, config)
+    found.run('schedules', check_schedulers_build, config)
+    if student is None or any(one.where.startswith('model') for one in found.errors):
+        found.note(STEP, 'not checked: one step, before the model is right.')
+        return
+    frozen = _verify_parts(found, config, student)
+    with tempfile.TemporaryDirectory() as folder:
+        distillation = found.run('distillation', ready_diffusion, config, student, frozen, folder)
+        if distillation is None:
+            return
+        data, name = found.run(STEP, check_batch, config, student, True, False) or (None, '')
+        if data is not None:
+            _take_step(found, config, student, distillation, data, name, True, [distillation.wan.module])
+
+
 def _verify_models(found: Findings, config: Config, files_exist: bool, download: bool) -> None:
+    if learns_velocities(config.model):
+        _verify_diffusion(found, config)
+        return
     settings: Mapping[str, Any] | None = config.model if is_distiller(config.model) else None
     teachers: dict[str, Teacher] = {}
     modules: dict[str, nn.Module | None] = {}
@@ -105,8 +128,6 @@ def _verify_models(found: Findings, config: Config, files_exist: bool, download:
     if student is None:
         found.note(STEP, 'not checked: there is no student to train.')
         return
-    found.run('projection', check_projection, config, student)
-    found.run('resume', checked_resume, config, student)
     _verify_step(found, config, student, teachers, pairs, files_exist, ready)
 
 
@@ -151,10 +172,7 @@ def _verify_step(
     ready: bool,
 ) -> None:
     settings = config.model if is_distiller(config.model) else {}
-    patterns = settings.get('frozen') or ()
-    frozen = found.run('frozen', check_frozen, patterns if isinstance(patterns, list | tuple) else (), student) or []
-    found.run('optimizer', check_optimizer_builds, config, student, frozen)
-    found.run('disk space', check_space, config, student)
+    frozen = _verify_parts(found, config, student)
     distillation = _distillation(found, settings, student, teachers, pairs, frozen) if settings else None
     if settings and distillation is None:
         return
@@ -163,15 +181,43 @@ def _verify_step(
     with found.during('training step'):
         data, name = check_batch(found, config, student, files_exist)
         found.run('labels', check_labels, student, data)
+    trusted = ready and all(teacher.sha256 for teacher in teachers.values())
+    modules = [teacher.module for teacher in teachers.values()]
+    if _take_step(found, config, student, distillation, data, name, trusted, modules):
+        found.run('validation', check_validation, config, student, files_exist)
+
+
+def _verify_parts(found: Findings, config: Config, student: nn.Module) -> list[str]:
+    """Check what a student begins with and what moves it; returns the names of what is frozen."""
+    found.run('projection', check_projection, config, student)
+    found.run('resume', checked_resume, config, student)
+    patterns = (config.model.get('frozen') if is_distillation(config.model) else None) or ()
+    frozen = found.run('frozen', check_frozen, patterns if isinstance(patterns, list | tuple) else (), student) or []
+    found.run('optimizer', check_optimizer_builds, config, student, frozen)
+    found.run('disk space', check_space, config, student)
+    return frozen
+
+
+def _take_step(
+    found: Findings,
+    config: Config,
+    student: nn.Module,
+    distillation: Distillation | None,
+    data: Any,
+    name: str,
+    trusted: bool,
+    teachers: Sequence[nn.Module],
+) -> bool:
+    """Take one step on a batch and judge it; True if it could be taken."""
+    with found.during('training step'):
         step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
         if step is None:
             found.note(STEP, 'not checked: finite losses and gradients, because the step failed.')
-            return
-        trusted = ready and all(teacher.sha256 for teacher in teachers.values())
+            return False
         _judge(found, config, student, step, distillation, name, trusted)
-        for teacher in teachers.values():
-            check_teacher_untouched(found, teacher.module)
-    found.run('validation', check_validation, config, student, files_exist)
+        for teacher in teachers:
+            check_teacher_untouched(found, teacher)
+    return True
 
 
 def _judge(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
 
+from kdplugin.distill.model_config import is_distiller
+from kdplugin.distill.settings import teacher_configs
 from kdplugin.errors import ConfigError
 from kdplugin.preflight.findings import Findings
 
@@ -29,6 +32,20 @@ def check_writable(folder: Path) -> None:
         raise ConfigError(
             f'Expected a writable work dir but {folder} is not: {error.strerror}. Choose another one with --work-dir.'
         ) from None
+
+
+def check_own_work_dir(found: Findings, config: Config) -> None:
+    """No teacher's checkpoint lies where the run saves its own: resuming would take it for one of them."""
+    folder, model = work_dir_of(config).resolve(), config.get('model')
+    teachers = teacher_configs(model) if isinstance(model, Mapping) and is_distiller(model) else {}
+    for teacher in teachers.values():
+        file = teacher.get('checkpoint')
+        if isinstance(file, str) and '://' not in file and Path(file).expanduser().resolve().parent == folder:
+            found.error(
+                'work_dir',
+                f'Expected a work dir of its own but {folder.name} holds the teacher {file}. A resumed run would take '
+                'that for its own checkpoint: choose another one with --work-dir.',
+            )
 
 
 def check_work_dir(found: Findings, config: Config) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from kdplugin.distill.model_config import is_distiller, plain_model_config, student_config
+from kdplugin.distill.model_config import is_distiller, learns_velocities, plain_model_config, student_config
 from kdplugin.errors import ConfigError
 
 STUDENT = dict(type='A', width=8)
@@ -49,3 +49,11 @@ def test_is_distiller(kind: str | None, answer: bool) -> None:
 def test_a_config_without_a_model() -> None:
     with pytest.raises(ConfigError, match=r'Expected a model in .* but got none'):
         plain_model_config(Config(dict(train_cfg=dict())))
+
+
+def test_a_student_of_velocities_is_one_too() -> None:
+    model = dict(type='kdplugin.DiffusionDistiller', student=STUDENT, teacher=dict(path='a'))
+    assert plain_model_config(config(model)) == STUDENT
+    assert learns_velocities(model)
+    assert not learns_velocities(dict(type='kdplugin.Distiller'))
+    assert not learns_velocities(STUDENT)

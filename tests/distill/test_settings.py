@@ -74,3 +74,19 @@ def test_build_raises_the_first_mistake() -> None:
 
     with pytest.raises(ConfigError, match='either alpha or task_weight'):
         build_distiller(**TWO, alpha=0.5, task_weight=1)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            dict(student=dict(cfg='a.py')),
+            "with a type, as student but got the keys ['cfg']. Write student=_base_.model",
+        ),
+        (dict(student='a.py'), "as student but got 'a.py'"),
+        (dict(teacher='a.pth'), "Expected teacher to be a dict but got 'a.pth'. Write teacher=dict(cfg="),
+    ],
+)
+def test_models_are_written_as_dicts(changes: dict[str, Any], message: str) -> None:
+    (said,) = messages({**ONE, **changes})
+    assert message in said

@@ -151,3 +151,21 @@ def test_a_dataset_without_classes_is_said_to_be_unchecked() -> None:
     found = Findings()
     check_classes(found, loaders(metainfo=None), {'model': dict(decode_head=3)})
     assert messages(found, 'note') == ['not checked: the number of classes, which BaseSegDataset does not name.']
+
+
+def test_forms_that_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / 'annotations').mkdir()
+    for changes, key, part in (
+        (dict(data_prefix='train/'), 'data_prefix', "Write data_prefix=dict(img='train/')"),
+        (dict(type='mmdet.CocoDataset', data_root=str(tmp_path), ann_file='annotations'), 'ann_file', 'is a folder'),
+        (dict(filter_cfg=dict(filter_empty=True)), 'filter_cfg.filter_empty', "Did you mean 'filter_empty_gt'"),
+    ):
+        found = Findings()
+        check_dataset_files(found, loaders(**changes))
+        ((where, message),) = [(one.where, one.message) for one in found.errors]
+        assert where == f'train_dataloader.dataset.{key}'
+        assert part in message
+    found = Findings()
+    check_dataset_files(found, loaders(filter_cfg=dict(filter_empty_gt=True, min_size=32, my_own=1)))
+    assert found.errors == []
+    assert near_files(str(tmp_path)) == ' It is a folder.'

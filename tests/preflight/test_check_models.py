@@ -12,6 +12,7 @@ from kdplugin.distill.teachers.teacher import TEACHER_KEYS
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.models import (
     check_frozen,
+    check_initial_weights,
     check_preprocessing,
     check_pretrained,
     check_student,
@@ -180,3 +181,29 @@ def test_another_preprocessing_is_a_warning() -> None:
     check_preprocessing(found, student, build(other))
     assert [finding.level for finding in found] == ['warning']
     assert 'to normalise images alike but got mean' in found[0].message
+
+
+def test_the_first_weights_are_named_by_a_dict_with_a_file() -> None:
+    def said(settings: Any) -> list[tuple[str, str]]:
+        found = Findings()
+        check_initial_weights(found, dict(necks=[dict(init_cfg=settings)]), 'model')
+        return [(one.where, one.message) for one in found.errors]
+
+    good = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+    assert said(good) == said([good, dict(type='Kaiming')]) == said(None) == said({**good, 'checkpoint': 'a.pth'}) == []
+    for settings, cure in (
+        ('torchvision://resnet18', "Write dict(type='Pretrained', checkpoint=...)"),
+        (dict(type='Pretrained'), 'Give the file or remove init_cfg'),
+        (dict(good, checkpoint='torchvison://resnet18'), "Did you mean 'torchvision://'"),
+    ):
+        ((where, message),) = said(settings)
+        assert where == 'model.necks.0.init_cfg'
+        assert cure in message
+
+
+def test_a_teacher_that_is_no_dict_of_its_own(tmp_path: Path) -> None:
+    found = Findings()
+    check_teacher_keys(found, dict(cfg='a.py', checkpoint=str(tmp_path)), 'model.teacher')
+    ((where, message),) = [(one.where, one.message) for one in found.errors]
+    assert where == 'model.teacher.checkpoint'
+    assert 'does not exist. It is a folder. Check the path.' in message

@@ -132,3 +132,19 @@ def test_strides_far_apart_are_a_warning(student: nn.Module, teacher: nn.Module)
     assert 'the student has 4 and the teacher 32' in found[0].message
     probed = probe(student, ['backbone'], 'student')
     assert strides_of(probed, ['backbone']) == [4.0, 8.0, 16.0, 32.0]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'key', 'cure'),
+    [
+        (dict(loss='kdplugin.PKDLoss'), 'loss', "Write loss=dict(type='kdplugin.PKDLoss')"),
+        (dict(loss=[COSINE]), 'loss', 'Write loss=dict(type='),
+        (dict(tap=['backbone', 'neck']), 'tap', 'Write a pair for each path'),
+    ],
+)
+def test_one_tap_and_one_loss(changes: dict[str, Any], key: str, cure: str) -> None:
+    found = Findings()
+    check_pair(found, 'mid', {'tap': 'backbone', 'loss': COSINE, **changes})
+    ((where, message),) = lines(found)
+    assert where == f'model.pairs.mid.{key}'
+    assert cure in message

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from projection_plans import first_channels
 
 from kdplugin.preflight.findings import Findings
-from kdplugin.preflight.projection import check_projection
+from kdplugin.preflight.projection import check_projection, check_projection_source
 from kdplugin.preflight.verify import verify
 
 
@@ -121,5 +121,24 @@ def test_verify_asks(shared: Path, tmp_path: Path) -> None:
     config = config_of(shared, tmp_path, min_coverage=0.5)
     config.custom_hooks[0].source = 'nowhere.pth'
     errors = [(finding.where, finding.message) for finding in verify(config) if finding.level == 'error']
-    assert [where.partition('[')[0] for where, _ in errors] == ['custom_hooks']
+    assert [where for where, _ in errors] == ['custom_hooks.0.source']
     assert 'nowhere.pth does not exist' in errors[0][1]
+
+
+def test_the_source_is_looked_for_before_anything_is_built(tmp_path: Path) -> None:
+    (tmp_path / 'there.pth').touch()
+
+    def of(source: str, **more: Any) -> list[tuple[str, str]]:
+        found = Findings()
+        hook = dict(type='kdplugin.WeightProjectionHook', source=source)
+        check_projection_source(found, Config(dict(custom_hooks=[hook], **more)))
+        return [(one.where, one.message) for one in found.errors]
+
+    for source in (str(tmp_path / 'there.pth'), str(tmp_path), 'torchvision://resnet50', 'org/name', 'resnet50'):
+        assert of(source) == []
+    assert of(str(tmp_path / 'there.pth'), load_from='a.pth', resume=True) == []
+    ((where, message),) = of(str(tmp_path / 'thre.pth'))
+    assert where == 'custom_hooks.0.source'
+    assert "there.pth'? Correct source." in message
+    ((where, message),) = of(str(tmp_path), load_from='a.pth')
+    assert (where, 'either WeightProjectionHook or load_from' in message) == ('custom_hooks', True)

@@ -81,3 +81,24 @@ def test_what_was_inherited_is_not_left_over() -> None:
     assert '_delete_=True' in finding[2]
     nested = says(check_leftovers, dict(model=dict(type='kdplugin.Distiller', student=model)))
     assert any(where == 'model.student' and '_base_.model.student' in message for _, where, message in nested)
+
+
+@pytest.mark.parametrize('kind', ['mmrazor.ChannelWiseDivergence', 'ChannelWiseDivergence', 'KLDivergence'])
+def test_losses_of_mmrazor_are_sent_there_too(kind: str) -> None:
+    model = dict(type='kdplugin.Distiller', pairs=dict(a=dict(tap='x', loss=dict(type=kind))))
+    ((_, where, message),) = says(check_razor_keys, dict(model=model))
+    assert where == 'model.pairs.a.loss.type'
+    assert 'tools/migrate_mmrazor.py' in message
+
+
+def test_velocities_have_no_metric() -> None:
+    training = dict(train_dataloader={}, train_cfg={}, optim_wrapper={})
+    assert places(check_loops, dict(training, model=dict(type='GFL'))) == [('warning', 'val_cfg')]
+    assert places(check_loops, dict(training, model=dict(type='kdplugin.DiffusionDistiller'))) == []
+
+
+def test_a_teacher_of_mmdets_own_is_none_of_mmrazor() -> None:
+    assert says(check_razor_keys, dict(model=dict(type='LAD', teacher_ckpt='a.pth'))) == []
+    assert places(check_razor_keys, dict(model=dict(type='kdplugin.Distiller', teacher_ckpt='a.pth'))) == [
+        ('error', 'model.teacher_ckpt')
+    ]

@@ -79,3 +79,12 @@ def test_a_name_that_leads_to_a_program_makes_the_config_unsafe() -> None:
     check_model_types(found, dict(type='GFL', backbone=dict(type='os.system', command='true')), 'model.teacher')
     assert found.unsafe
     assert [one.where for one in found] == ['model.teacher.backbone.type']
+
+
+def test_a_way_to_suppress_boxes_is_a_known_one() -> None:
+    model = detector()
+    assert says(check_types, dict(model=model)) == []
+    model['test_cfg']['nms']['type'] = 'nmss'
+    ((level, where, text),) = says(check_types, dict(model=model))
+    assert (level, where) == ('error', 'model.test_cfg.nms.type')
+    assert "Did you mean 'nms'" in text

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from mmengine.registry import init_default_scope
 from preflight_says import places, says
 
-from kdplugin.preflight.evaluation import check_best, check_metrics, metrics_of, reported
+from kdplugin.preflight.evaluation import check_best, check_metrics, check_suited, metrics_of, reported
 
 COCO = dict(type='CocoMetric', ann_file='data/coco/annotations/val.json', metric=['bbox', 'segm'])
 IOU = dict(type='IoUMetric', iou_metrics=['mIoU'])
@@ -68,3 +69,41 @@ def test_names_are_those_that_the_metrics_give() -> None:
     assert getattr(IoUMetric, 'default_prefix', None) is None
     assert reported(dict(val_evaluator=IOU)) == ['aAcc', 'mIoU', 'mAcc']
     assert 'coco/bbox_mAP_50' in (reported(dict(val_evaluator=COCO)) or [])
+
+
+@pytest.mark.parametrize(
+    ('scope', 'dataset', 'metric', 'cure'),
+    [
+        ('mmdet', 'CocoDataset', dict(type='mmseg.IoUMetric'), "Write type='CocoMetric'"),
+        ('mmseg', 'CityscapesDataset', dict(type='mmdet.CocoMetric'), "Write type='IoUMetric'"),
+        ('mmdet', 'CocoDataset', dict(type='CocoMetric', metric='bbox'), ''),
+        ('mmseg', 'CityscapesDataset', IOU, ''),
+    ],
+)
+def test_the_metric_suits_the_labels(scope: str, dataset: str, metric: dict[str, Any], cure: str) -> None:
+    init_default_scope(scope)
+    loader = dict(dataset=dict(type=dataset))
+    found = says(check_suited, dict(default_scope=scope, val_dataloader=loader, val_evaluator=metric))
+    assert [where for _, where, _ in found] == ['val_evaluator.type'] * bool(cure)
+    assert all(cure in text for _, _, text in found)
+
+
+@pytest.mark.parametrize(
+    ('model', 'masks'),
+    [
+        (dict(type='GFL', bbox_head=dict(type='GFLHead')), False),
+        (dict(type='kdplugin.Distiller', student=dict(type='FCOS'), teacher=dict(model=dict(type='MaskRCNN'))), False),
+        (dict(type='MaskRCNN', roi_head=dict(mask_head=dict())), True),
+        (dict(type='RTMDet', bbox_head=dict(type='RTMDetInsSepBNHead')), True),
+        (dict(type='Mask2Former', panoptic_head=dict()), True),
+    ],
+)
+def test_masks_are_measured_where_they_are_predicted(model: dict[str, Any], masks: bool) -> None:
+    found = says(check_suited, dict(model=model, val_evaluator=COCO))
+    assert [(level, where) for level, where, _ in found] == [('error', 'val_evaluator.metric')] * (not masks)
+    assert all("leave 'segm' out" in text for _, _, text in found)
+
+
+def test_panoptic_images_have_instances_in_a_file_of_their_own() -> None:
+    loader = dict(dataset=dict(type='CocoPanopticDataset', ann_file='annotations/panoptic_val2017.json'))
+    assert says(check_metrics, dict(val_evaluator=COCO, val_dataloader=loader)) == []

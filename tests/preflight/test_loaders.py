@@ -60,3 +60,35 @@ def test_training_and_validation_are_apart() -> None:
     assert places(check_loaders, both) == [('warning', 'val_dataloader.dataset')]
     val['dataset'] = dict(val['dataset'], data_prefix=dict(img_path='val'))
     assert places(check_loaders, both) == []
+
+
+def test_a_sampler_has_a_type() -> None:
+    assert places(check_loaders, dict(val_dataloader=dict(loader(), sampler=dict(shuffle=False)))) == [
+        ('error', 'val_dataloader.sampler.type')
+    ]
+
+
+@pytest.mark.parametrize(('train', 'val', 'expected'), [('val', 'train', 1), ('train', 'val', 0), ('test', 'val', 0)])
+def test_training_does_not_read_the_validation_while_that_reads_it(train: str, val: str, expected: int) -> None:
+    both = dict(train_dataloader=loader(), val_dataloader=loader())
+    both['train_dataloader']['sampler']['shuffle'] = True
+    for name, split in (('train_dataloader', train), ('val_dataloader', val)):
+        both[name]['dataset'] = dict(both[name]['dataset'], ann_file=f'{split}.txt', data_prefix=dict(img_path=split))
+    found = places(check_loaders, both)
+    assert found == [('warning', f'train_dataloader.dataset.{key}') for key in ('ann_file', 'data_prefix')] * expected
+
+
+def test_mmdet_leaves_images_out_unless_it_tests() -> None:
+    init_default_scope('mmdet')
+
+    def of(train: bool, val: bool) -> list[tuple[str, str]]:
+        both: dict[str, Any] = dict(default_scope='mmdet', train_dataloader=loader(), val_dataloader=loader())
+        both['train_dataloader']['sampler']['shuffle'] = True
+        for name, mode in (('train_dataloader', train), ('val_dataloader', val)):
+            both[name]['dataset'] = dict(type='CocoDataset', ann_file=f'{name}.json', test_mode=mode)
+        return places(check_loaders, both)
+
+    assert of(train=False, val=True) == []
+    assert of(train=True, val=False) == [
+        ('warning', 'train_dataloader.dataset.test_mode'), ('warning', 'val_dataloader.dataset.test_mode')
+    ]  # fmt: skip

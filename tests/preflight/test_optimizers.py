@@ -101,3 +101,10 @@ def test_a_full_disk_is_an_error(student: nn.Module, tmp_path: Path, monkeypatch
         assert [one.level for one in found] == [level]
     assert 'Expected room for 3 checkpoints' in found[0].message
     assert gigabytes(1_240_000_000) == '1.2 GB'
+
+
+def test_adapters_are_named_before_they_are_made(student: nn.Module) -> None:
+    assert built(student, paramwise_cfg=dict(custom_keys={'_kd': dict(lr_mult=10)})) == []
+    assert built(student, paramwise_cfg=dict(custom_keys={'_kd.mid': dict(lr_mult=0.0)})) == [
+        ('warning', 'optim_wrapper.paramwise_cfg.custom_keys._kd.mid')
+    ]

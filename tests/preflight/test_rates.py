@@ -65,3 +65,23 @@ def test_the_rate_suits_the_batch() -> None:
     assert places(check_batch_and_rate, config(enable=True), 4) == [('error', 'auto_scale_lr.base_batch_size')]
     assert says(check_batch_and_rate, plain, None)[0][0] == 'note'
     assert says(check_batch_and_rate, wrapper(), 3) == []
+
+
+@pytest.mark.parametrize(
+    ('config', 'key'),
+    [
+        (wrapper(clip_grad=dict(max_norm=0)), 'clip_grad.max_norm'),
+        (wrapper(clip_grad=dict(max_norm='35')), 'clip_grad.max_norm'),
+        (wrapper(dict(type='AdamW', lr=1e-4, betas=0.9)), 'optimizer.betas'),
+    ],
+)
+def test_numbers_that_stop_the_first_step(config: dict[str, Any], key: str) -> None:
+    assert places(check_optimizer, config) == [('error', f'optim_wrapper.{key}')]
+    assert places(check_optimizer, wrapper(dict(type='AdamW', lr=1e-4, betas=(0.9, 0.98)))) == []
+
+
+def test_apex_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dict(optim_wrapper=dict(type='ApexOptimWrapper', optimizer=SGD))
+    for there, expected in ((None, [('error', 'optim_wrapper.type')]), (object(), [])):
+        monkeypatch.setattr('kdplugin.preflight.rates.find_spec', lambda name, there=there: there)
+        assert places(check_amp, config) == expected

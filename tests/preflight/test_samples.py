@@ -69,3 +69,18 @@ def test_images_and_annotations_are_of_one_split(tmp_path: Path) -> None:
         ('train/val', 'train.json'),
     ):  # fmt: skip
         assert says(check_samples, config(images, file)) == []
+
+
+def test_label_images_end_as_the_dataset_says(tmp_path: Path) -> None:
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels' / 'a.png').touch()
+
+    def of(suffix: str) -> list[tuple[str, str]]:
+        dataset = dict(
+            type='mmseg.BaseSegDataset', data_root=str(tmp_path), data_prefix=dict(seg_map_path='labels'),
+            seg_map_suffix=suffix,
+        )  # fmt: skip
+        return places(check_samples, dict(train_dataloader=dict(dataset=dataset)))
+
+    assert of('.png') == of('') == []
+    assert of('.jpg') == [('error', f'{WHERE}.seg_map_suffix')]

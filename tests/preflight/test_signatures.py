@@ -105,3 +105,12 @@ def test_functions_and_types_without_a_signature() -> None:
     assert {'lr', 'momentum', 'weight_decay'} <= accepted(SGD).names
     assert not accepted(nn.BatchNorm2d).open
     assert 'momentum' in accepted(nn.BatchNorm2d).names
+
+
+def test_a_parent_further_up_is_found() -> None:
+    """VFNetHead begins behind FCOSHead: what that takes itself is not asked for, what lies above it is."""
+    from mmdet.models import VFNetHead
+
+    takes = accepted(VFNetHead)
+    assert {'strides', 'dcn_on_last_conv', 'num_classes', 'regress_ranges'} <= takes.names
+    assert not takes.open

@@ -29,17 +29,20 @@ from mmengine.logging import MMLogger  # noqa: E402
 from preflight_cases.clean import check_clean, try_clean  # noqa: E402
 from preflight_cases.damage import damaged, damaged_text, everything_in  # noqa: E402
 from preflight_cases.fault_list import DATA, FILES, KEYS  # noqa: E402
+from preflight_cases.fault_list_more import LEARNING, PARTS, RUNNING, VIDEO  # noqa: E402
 from preflight_cases.fault_list_training import DISTILLATION, MORE, TRAINING  # noqa: E402
 from preflight_cases.faults import Fault  # noqa: E402
 from preflight_cases.files import STUDENT, make_files, save_teacher  # noqa: E402
 
 from kdplugin import launch  # noqa: E402
+from kdplugin.datasets.prompts import read_prompts  # noqa: E402
 from kdplugin.errors import KDPluginError  # noqa: E402
+from kdplugin.models.generators.tiny_pipeline import make_tiny_pipeline  # noqa: E402
 from kdplugin.preflight.findings import Findings  # noqa: E402
 from kdplugin.preflight.recipe_index import recipes_listed_once  # noqa: E402
 from kdplugin.preflight.verify import verify  # noqa: E402
 
-FAULTS = (*KEYS, *FILES, *DATA, *DISTILLATION, *TRAINING, *MORE)
+FAULTS = (*KEYS, *FILES, *DATA, *DISTILLATION, *TRAINING, *MORE, *PARTS, *LEARNING, *RUNNING, *VIDEO)
 RESULT = ROOT / 'docs' / 'results' / 'preflight_recall.json'
 SYNTAX = {
     'a bracket that is not closed': ('model = dict(\n', 'Correct the line'),
@@ -70,6 +73,7 @@ def prepare(folder: Path) -> None:
     weights = torch.load('student_weights.pth', weights_only=True)
     torch.save({**weights, 'optimizer': {}, 'meta': {'epoch': 12, 'iter': 600}}, 'student_done.pth')
     save_teacher('configs/quickstart/teacher_digits.py', Path('work_dirs/teacher_digits/iter_800.pth'))
+    make_tiny_pipeline('work_dirs/wan_tiny', prompts=read_prompts(), steps=0)
 
 
 def said(found: Findings, fault: Fault) -> bool:

@@ -94,13 +94,19 @@ def build_diffusion_distiller(**config: Any) -> nn.Module:
         raise mistake
     student = ROOT_MODELS.build(copy.deepcopy(config['student']))
     with preserved_rng():
-        distillation = _build(student, config)
+        distillation = build_diffusion(student, config)
+    return attach_diffusion(student, distillation)
+
+
+def attach_diffusion(student: nn.Module, distillation: DiffusionDistillation) -> nn.Module:
+    """Make a student distil, see ``attach``, and take batches of prompts; returns the same object."""
     attach(student, distillation, _student_class)
     student.add_module('data_preprocessor', BaseDataPreprocessor())
     return student
 
 
-def _build(student: nn.Module, config: Mapping[str, Any]) -> DiffusionDistillation:
+def build_diffusion(student: nn.Module, config: Mapping[str, Any]) -> DiffusionDistillation:
+    """Return what a student is to learn, of a config without ``diffusion_mistakes``; not yet prepared for it."""
     teacher = WanTeacher(**config['teacher'])
     check_fit(student, teacher)
     flow = {'size': (0, 0), 'steps': 50, 'ode_steps': 4, **config['flow']}

@@ -104,10 +104,14 @@ def flow_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
     for key in config:
         if key not in FLOW_KEYS:
             yield ConfigError(f'Expected keys {list(FLOW_KEYS)} in flow but got {key!r}.{did_you_mean(key, FLOW_KEYS)}')
-    size = config.get('size', (0, 0))
-    if len(size) != 2 or any(not isinstance(side, int) or side < 2 or side % 2 for side in size):
+    size = config.get('size')
+    if (
+        not isinstance(size, list | tuple)
+        or len(size) != 2
+        or any(not isinstance(side, int) or side < 2 or side % 2 for side in size)
+    ):
         yield ConfigError(
-            f'Expected size=(H, W) of latents in flow, both even, but got {tuple(size)}. An image of 512 x 512 pixels '
+            f'Expected size=(H, W) of latents in flow, both even, but got {size!r}. An image of 512 x 512 pixels '
             'is (64, 64) in the VAE of Wan.'
         )
     for key in ('steps', 'ode_steps'):

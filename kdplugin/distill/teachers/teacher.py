@@ -248,6 +248,16 @@ def build_teacher(config: Mapping[str, Any]) -> Teacher:
 
 def teacher_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
     """Yield everything that is wrong with the keys of a teacher config."""
+    if 'type' in config:
+        yield ConfigError(
+            f'Expected cfg or model, and checkpoint, in teacher but got a model config, {config["type"]!r}. Write '
+            'teacher=dict(model=..., checkpoint=...) around it.'
+        )
+        return
+    if 'cfg' in config and not isinstance(config['cfg'], str):
+        yield ConfigError(
+            "Expected cfg in teacher to be the path of a config file but got a dict. Write model= for a model's config."
+        )
     for key in config:
         if key not in TEACHER_KEYS:
             yield ConfigError(

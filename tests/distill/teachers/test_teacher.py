@@ -10,7 +10,7 @@ import torch
 from engine_fixtures import COSINE, build, segmentation_batch, segmentor
 from mmengine.config import Config
 
-from kdplugin.distill.teachers.teacher import build_teacher
+from kdplugin.distill.teachers.teacher import build_teacher, teacher_mistakes
 from kdplugin.errors import CheckpointError, ConfigError
 from kdplugin.weights.reading.io import hash_file, hash_tensors
 
@@ -152,3 +152,15 @@ def test_an_unprobed_teacher_says_how_to_get_a_probed_one(shared: Path) -> None:
     teacher = build_teacher(dict(model=WIDE, checkpoint=str(shared / 'segmentor.pth')))
     with pytest.raises(ConfigError, match=r'a probed teacher but got none\. Build it through kdplugin\.Distiller'):
         teacher.outputs(['backbone'], (torch.zeros(1, 3, 32, 32),), {})
+
+
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        (WIDE, "but got a model config, 'EncoderDecoder'. Write teacher=dict(model=..., checkpoint=...) around it."),
+        (dict(cfg=WIDE, checkpoint='a.pth'), 'the path of a config file but got a dict. Write model='),
+    ],
+)
+def test_a_model_config_in_the_wrong_place_is_one_mistake(config: dict[str, Any], message: str) -> None:
+    (mistake,) = teacher_mistakes(config)
+    assert message in str(mistake)

@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 
 DROP = object()
 """Stands for: take the key out."""
+WAN = 'configs/wan/wan-lite_tiny.py'
 SEG, DET, COCO = 'configs/quickstart/kd_digits.py', 'gfl_kd.py', 'configs/detection/cwd_gfl-r101_gfl-r50_1x_coco.py'
 
 

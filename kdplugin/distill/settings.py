@@ -35,7 +35,7 @@ def distiller_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
     else:
         yield from _teacher_mistakes(config, pairs)
     frozen = config.get('frozen') or ()
-    if not isinstance(frozen, Sequence) or isinstance(frozen, str):
+    if not isinstance(frozen, Sequence) or isinstance(frozen, str) or not all(isinstance(one, str) for one in frozen):
         yield ConfigError(f"Expected frozen to be a list of patterns but got {frozen!r}. Write frozen=['backbone'].")
     for parse in (parse_task_weight, teacher_weights):
         yield from complaint(parse, config)

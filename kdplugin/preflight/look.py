@@ -11,7 +11,7 @@ from torch import nn
 
 from kdplugin.distill.distillation import Distillation
 from kdplugin.distill.distiller import attach
-from kdplugin.distill.model_config import is_distiller, plain_model_config
+from kdplugin.distill.model_config import is_distiller, learns_velocities, plain_model_config
 from kdplugin.distill.pairs import parse_pairs
 from kdplugin.distill.probe import probe_sizes
 from kdplugin.distill.settings import teacher_configs
@@ -45,14 +45,26 @@ def build_model(config: Config, owner: str) -> nn.Module:
         return build_teacher_model(teachers[owner])
 
 
+def _require_images(config: Config) -> None:
+    """Raise ConfigError for models that are shown no images, which nothing here can run."""
+    model = config.get('model')
+    if isinstance(model, Mapping) and learns_velocities(model):
+        raise ConfigError(
+            'Expected models of images to look at but got a kdplugin.DiffusionDistiller. Tap blocks.0, blocks.1 and so '
+            'on, which a dry run checks; docs/wan.md has the memory.'
+        )
+
+
 def list_layers(config: Config, owner: str) -> tuple[list[Layer], str]:
     """Return the layers of the student or a teacher, and how it was run to see them."""
+    _require_images(config)
     model = build_model(config, owner)
     return layers_of(model, probe_sizes(model))
 
 
 def estimate_memory(config: Config) -> list[Estimate]:
     """Estimate the memory of a training step for the config's image size, for batches around its own."""
+    _require_images(config)
     student, model = build_model(config, 'student'), config.model
     if is_distiller(model):
         teachers = {

@@ -31,6 +31,7 @@ from kdplugin.preflight.config_types import check_model_types, check_types
 from kdplugin.preflight.data import check_classes, check_dataset_files
 from kdplugin.preflight.evaluation import check_best, check_metrics, check_suited
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.forms import check_forms
 from kdplugin.preflight.hook_action import check_hooks
 from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
 from kdplugin.preflight.loaders import check_loaders
@@ -93,6 +94,7 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('work dir', check_work_dir, config)
     found.run('work dir', check_own_work_dir, config)
     found.run('types', check_types, config)
+    found.run('types', check_forms, config)
     files_exist = bool(found.run('files', check_dataset_files, config))
     found.run('files', check_samples, config)
     found.run('loaders', check_loaders, config)

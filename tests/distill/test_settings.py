@@ -84,6 +84,7 @@ def test_build_raises_the_first_mistake() -> None:
             "with a type, as student but got the keys ['cfg']. Write student=_base_.model",
         ),
         (dict(student='a.py'), "as student but got 'a.py'"),
+        (dict(frozen=[None]), "a list of patterns but got [None]. Write frozen=['backbone']"),
         (dict(teacher='a.pth'), "Expected teacher to be a dict but got 'a.pth'. Write teacher=dict(cfg="),
     ],
 )

@@ -55,7 +55,7 @@ def test_what_is_right_is_no_finding_and_nothing_is_written(config: Config, tmp_
         ({'text_encoder.cache': None}, 'model', 'Expected a folder in text_encoder'),
         ({'text_encoder.path': str(ROOT)}, 'model.text_encoder', r'Expected text_encoder/ in .* but there is none'),
         ({'drop_prompt': 10}, 'model', 'Expected drop_prompt from 0 to below 1 but got 10'),
-        ({'student.num_heads': 5}, 'model.student', 'Expected num_heads that divide hidden_size=24'),
+        ({'student.num_heads': 5}, 'model.student', 'Expected num_heads that divide hidden_size='),
         ({'student.hidden_size': 25}, 'model.student', 'Expected an even hidden_size'),
         ({'student.text_dim': 64}, 'model.student', 'of the latents and text of its teacher'),
         ({'student.type': 'ResNet'}, 'model.student', r'Expected a kdplugin.WanLiteStudent as student'),

@@ -104,7 +104,7 @@ def flow_mistakes(config: Mapping[str, Any]) -> Iterator[ConfigError]:
     for key in config:
         if key not in FLOW_KEYS:
             yield ConfigError(f'Expected keys {list(FLOW_KEYS)} in flow but got {key!r}.{did_you_mean(key, FLOW_KEYS)}')
-    size = config.get('size')
+    size = config.get('size', (0, 0))
     if (
         not isinstance(size, list | tuple)
         or len(size) != 2

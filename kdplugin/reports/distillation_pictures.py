@@ -21,7 +21,7 @@ from kdplugin.weights.reading.io import atomic_file
 
 DPI = 110
 PANEL = 2.5
-"""Inches of a map's side."""
+"""Inches of a map's width."""
 MAX_LEVELS = 8
 CLIP = 0.995
 """The share of positions within the colour scale: one hot cell must not turn all others black."""
@@ -61,8 +61,9 @@ def draw_pair(levels: Sequence[SeenLevel], image: NDArray[np.float32], title: st
     drawn = levels[:MAX_LEVELS]
     heads = bool(drawn[0].by_head)
     widths = [1.0, 1.0, 1.0, 1.0, 0.9] if heads else [1.0, 1.0, 1.0, 1.0]
+    tall = PANEL * min(max(image.shape[0] / image.shape[1], 0.45), 1.5)
     figure = Figure(
-        figsize=(PANEL * sum(widths) + 1.9, 0.75 + (PANEL + 0.45) * len(drawn)), dpi=DPI, layout='constrained'
+        figsize=(PANEL * sum(widths) + 1.9, 0.75 + (tall + 0.45) * len(drawn)), dpi=DPI, layout='constrained'
     )
     FigureCanvasAgg(figure)
     left_out = f'\nthe first {len(drawn)} of {len(levels)} levels' if len(drawn) < len(levels) else ''

@@ -75,7 +75,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def distilled(pipeline: Path, folder: Path, **more: Any) -> dict[str, Any]:
     """Return the config of a student half as wide and deep as the tiny pipeline's experts."""
     student = dict(
-        type='kdplugin.WanLiteStudent', hidden_size=24, depth=2, num_heads=2, ffn_size=48, text_dim=32, freq_dim=32,
+        type='kdplugin.WanLiteStudent', hidden_size=64, depth=2, num_heads=2, ffn_size=128, text_dim=32, freq_dim=32,
     )  # fmt: skip
     config = dict(
         type='kdplugin.DiffusionDistiller',

@@ -24,7 +24,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--teacher', metavar='PATH', help='folder or id of a real Wan pipeline (57 GB for A14B)')
     parser.add_argument(
-        '--num-epochs', type=int, help='rounds through the prompts (default: 20; real teacher: as the config says)'
+        '--num-epochs', type=int, help='rounds through the prompts (default: 30; real teacher: as the config says)'
     )
     parser.add_argument('--batch-size', type=int, help='prompts in a step (default: as the config says)')
     parser.add_argument('--seed', type=int, default=0)

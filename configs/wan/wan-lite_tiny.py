@@ -1,5 +1,5 @@
 # An image student that starts from a tiny video transformer's weights and learns its velocities: minutes on a laptop.
-# Teacher: python tools/make_wan_tiny.py writes it; two experts of 4 blocks, 48 wide, that know soft discs on slopes.
+# Teacher: python tools/make_wan_tiny.py writes it; two experts of 4 blocks, 128 wide, that know soft discs on slopes.
 # Source: Wan Team, Wan: Open and Advanced Large-Scale Video Generative Models (arXiv 2503.20314); flow matching,
 #   Lipman et al. (arXiv 2210.02747). total = |v_student - v_teacher|^2 + 0.1 |f_student - f_teacher|^2 after the last
 #   block, on the teacher's own paths from pure noise. The embedded prompts are all there is: no images, no download.
@@ -13,13 +13,13 @@ model = dict(
     type='kdplugin.DiffusionDistiller',
     student=dict(
         type='kdplugin.WanLiteStudent',
-        hidden_size=24,
+        hidden_size=96,
         depth=2,
-        num_heads=2,
-        ffn_size=48,
+        num_heads=3,
+        ffn_size=192,
         text_dim=32,
         freq_dim=32,
-        rope_head_dim=12,
+        rope_head_dim=32,
     ),
     teacher=dict(path=teacher, dtype='float32'),
     text_encoder=dict(cache='work_dirs/wan_tiny_text', max_length=24, dtype='float32'),
@@ -45,7 +45,7 @@ custom_hooks = [
         source=teacher,
         subfolder='transformer_2',
         target='',
-        heads=dict(source=4, target=2),
+        heads=dict(source=4, target=3),
         min_coverage=1.0,
     ),
     dict(type='kdplugin.SavePretrainedHook'),

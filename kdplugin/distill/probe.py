@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -103,12 +104,49 @@ def probe(
 ) -> ProbeResult:
     """Find the shapes that taps put out, without touching modes, buffers or random number generators.
 
+    A model that cannot run with the weights of its constructor (Sparse R-CNN's proposals have negative sizes) is
+    probed as a copy whose weights are initialised.
+
     Raises:
         PathError: a path names no module.
         TapError: no way of running the model makes every tap fire.
     """
+    with preserved_rng():
+        found = _search(model, paths, owner, sizes)
+        if not isinstance(found, ProbeResult):
+            again = None if is_initialised(model) else _search(initialised_copy(model), paths, owner, sizes)
+            found = again if isinstance(again, ProbeResult) else found
+    if isinstance(found, ProbeResult):
+        return found
+    tried = '; '.join(f'{what} ({", ".join(places)})' for what, places in found.items())
+    raise TapError(
+        f'Expected the {owner} to run once on a synthetic image with every tap firing but got '
+        f'{tried}. Tap modules that run during training.'
+    )
+
+
+def is_initialised(model: nn.Module) -> bool:
+    """Tell whether ``init_weights`` was called, or does not exist."""
+    return bool(getattr(model, 'is_init', True))
+
+
+def initialised_copy(model: nn.Module) -> nn.Module:
+    """Return a copy with initial weights as a training has them, but for files of weights, which are not read."""
+    twin: Any = copy.deepcopy(model)
+    for module in twin.modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            module.init_cfg = None
+    twin.init_weights()
+    return twin
+
+
+def _search(
+    model: nn.Module, paths: Sequence[str], owner: str, sizes: Sequence[tuple[int, int]]
+) -> ProbeResult | dict[str, list[str]]:
+    """Return what the first way of running that makes every tap fire shows, or the places of each failure."""
     failures: dict[str, list[str]] = {}
-    with preserved_rng(), torch.no_grad(), as_evaluated(model):
+    with torch.no_grad(), as_evaluated(model):
         for size, mode in itertools.product([*sizes, LARGE_SIZE], MODES):
             inputs, samples = synthetic_batch(model, size)
             try:
@@ -120,11 +158,7 @@ def probe(
                 failures.setdefault(what, []).append(f'on {size[0]}x{size[1]} in mode {mode!r}')
                 continue
             return found if mode == 'loss' else _as_in_training(model, paths, owner, found, inputs, samples)
-    tried = '; '.join(f'{what} ({", ".join(places)})' for what, places in failures.items())
-    raise TapError(
-        f'Expected the {owner} to run once on a synthetic image with every tap firing but got '
-        f'{tried}. Tap modules that run during training.'
-    )
+    return failures
 
 
 def _look(

@@ -15,7 +15,7 @@ from kdplugin.errors import ConfigError
 from kdplugin.models.generators.tiny_pipeline import make_tiny_pipeline
 
 CONFIG = package_files.CONFIGS / 'wan' / 'wan-lite_tiny.py'
-EPOCHS = 20
+EPOCHS = 30
 """Rounds through the 56 prompts with the embedded teacher."""
 REAL_CONFIG = package_files.CONFIGS / 'wan' / 'wan-lite_1024x16_wan22-a14b.py'
 
@@ -27,7 +27,7 @@ class Settings:
     Args:
         work_dir: everything is written here.
         teacher: folder of a real pipeline; None makes the embedded one.
-        epochs: rounds through the training prompts; None is 20 with the embedded teacher and the config's own length
+        epochs: rounds through the training prompts; None is 30 with the embedded teacher and the config's own length
             with a real one.
         batch_size: None is the config's own.
         seed: of the runs.

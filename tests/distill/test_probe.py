@@ -11,6 +11,7 @@ import pytest
 import torch
 from engine_fixtures import build, detector, segmentor
 from method_models import queries
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from kdplugin.distill.probe import as_evaluated, probe, probe_sizes, synthetic_batch
@@ -163,6 +164,36 @@ def test_a_model_that_refuses_small_images_is_probed_with_a_large_one() -> None:
     model.backbone.register_forward_pre_hook(refuse)  # type: ignore[union-attr]
     found = probe(model, ['decode_head.conv_seg'], 'student', [(64, 64), (256, 256)])
     assert (found.size, found.shapes) == ((512, 512), {'decode_head.conv_seg': [(1, 11, 16, 16)]})
+
+
+class Uninitialised(BaseModule):
+    """Runs with initialised weights only, as Sparse R-CNN: its first boxes have sizes below zero."""
+
+    def __init__(self, broken: bool = False) -> None:
+        super().__init__(init_cfg=dict(type='Pretrained', checkpoint='nowhere.pth'))
+        self.conv, self.size, self.broken = nn.Conv2d(3, 4, 1), nn.Parameter(-torch.ones(1)), broken
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        nn.init.ones_(self.size)
+
+    def forward(self, inputs: Tensor, samples: Any = None, mode: str = 'tensor') -> Tensor:
+        if self.size < 0 or self.broken:
+            raise RuntimeError('boxes cannot have negative size')
+        return self.conv(inputs)
+
+
+def test_a_model_that_needs_its_initial_weights_is_probed_as_a_copy_that_has_them() -> None:
+    model = Uninitialised()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    assert probe(model, ['conv'], 'student', SMALL).shapes == {'conv': [(1, 4, 64, 64)]}
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.is_init
+    assert model.init_cfg['checkpoint'] == 'nowhere.pth'
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(TapError, match=r'run once .* got RuntimeError: boxes cannot have negative size \('):
+        probe(Uninitialised(broken=True), ['conv'], 'student', SMALL)
 
 
 def test_in_place_operations_after_a_tap_are_seen() -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / 'tools' / 'benchmarks'))
 
 import architecture_step  # noqa: E402
 import architecture_sweep  # noqa: E402
-from architecture_step import examine, feature_tap, head_tap, plain_values, same_queries, settle, step, told  # noqa: E402
+from architecture_step import examine, feature_tap, head_tap, plain_values, runs_in_a_teacher, settle, step, told  # noqa: E402
 from architecture_sweep import config_root, first_that_trains, folders, has_model, isolated, preference, summary  # noqa: E402
 
 SEGMENTOR = """
@@ -146,10 +146,24 @@ def test_queries_that_denoising_adds_are_no_tap(monkeypatch: pytest.MonkeyPatch)
     init_default_scope('mmseg')
     model = MODELS.build(segmentor())
     path = 'decode_head.conv_seg'  # 11 channels stand for 11 queries
-    assert same_queries(model, path, torch.zeros(2, 11, 4), (64, 64))
-    assert not same_queries(model, path, torch.zeros(2, 12, 4), (64, 64))
+    assert runs_in_a_teacher(model, path, torch.zeros(2, 11, 4), (64, 64))
+    assert not runs_in_a_teacher(model, path, torch.zeros(2, 12, 4), (64, 64))
     monkeypatch.setattr(model, 'forward', lambda *_, **__: None)
-    assert not same_queries(model, path, torch.zeros(2, 11, 4), (64, 64))
+    assert not runs_in_a_teacher(model, path, torch.zeros(2, 11, 4), (64, 64))
+
+
+def test_a_head_that_runs_in_training_only_is_no_tap(monkeypatch: pytest.MonkeyPatch) -> None:
+    init_default_scope('mmseg')
+    model = MODELS.build(segmentor())
+    head = model.decode_head
+    head.aux_cls_seg = torch.nn.Conv2d(head.channels, 11, 1)  # as DDRNet's
+    plain = head.forward
+
+    def forward(inputs: Any) -> Any:
+        return plain(inputs) + (head.aux_cls_seg(head._forward_feature(inputs)) if head.training else 0)
+
+    monkeypatch.setattr(head, 'forward', forward)
+    assert head_tap(model, (64, 64)) == 'decode_head.conv_seg'
 
 
 def test_small_plain_models_come_first() -> None:

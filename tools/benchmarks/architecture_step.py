@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,27 +137,36 @@ def head_tap(model: nn.Module, size: tuple[int, int]) -> str | None:
     """Return the last layer of a head that fires with maps or queries that carry a gradient, or None."""
     fired: dict[str, Any] = {}
     model.train()
-    for path in heads_of(model):
-        module = model.get_submodule(path)
-        module.register_forward_hook(lambda _module, _args, output, path=path: fired.setdefault(path, output))
+    hooks = [
+        model.get_submodule(path).register_forward_hook(partial(_keep_first, fired, path)) for path in heads_of(model)
+    ]
     inputs, samples = synthetic_batch(model, size, BATCH)
     model(inputs, samples, mode='loss')
+    for hook in hooks:
+        hook.remove()
     usable = [
         path for path, value in fired.items()
         if isinstance(value, Tensor) and value.requires_grad and value.dim() >= 3 and value.shape[0] == BATCH
     ]  # fmt: skip
-    usable = [path for path in usable if fired[path].dim() > 3 or same_queries(model, path, fired[path], size)]
     named = [path for path in usable if LAST.search(path.rsplit('.', 1)[-1])]
-    return next(reversed(named or usable), None)
+    last_first = [*reversed(named), *(path for path in reversed(usable) if path not in named)]
+    return next((path for path in last_first if runs_in_a_teacher(model, path, fired[path], size)), None)
 
 
-def same_queries(model: nn.Module, path: str, output: Tensor, size: tuple[int, int]) -> bool:
-    """Tell whether a layer has as many queries without training; denoising adds some that no teacher has."""
+def _keep_first(fired: dict[str, Any], path: str, _module: nn.Module, _args: Any, output: Any) -> None:
+    fired.setdefault(path, output)
+
+
+def runs_in_a_teacher(model: nn.Module, path: str, output: Tensor, size: tuple[int, int]) -> bool:
+    """Tell whether a layer runs without training too (auxiliary heads don't), with as many queries.
+
+    Denoising adds queries that no teacher has.
+    """
     try:
         shapes = probe(model, [path], 'model', [size]).shapes[path]
-    except TapError:  # it runs in training only
+    except TapError:
         return False
-    return shapes[0][1] == output.shape[1]
+    return output.dim() > 3 or shapes[0][1] == output.shape[1]
 
 
 def feature_tap(model: nn.Module) -> str:

@@ -24,7 +24,8 @@ from kdplugin.weights.reading.io import write_text
 
 FORMAT = 1
 """Raise when the same arguments would give other files."""
-WIDTHS = dict(num_attention_heads=4, attention_head_dim=12, ffn_dim=96, num_layers=4)
+WIDTHS = dict(num_attention_heads=4, attention_head_dim=32, ffn_dim=256, num_layers=4)
+"""Wider than the 64 numbers of a patch: narrower models cannot even pass on the noise they see."""
 CHANNELS, TEXT, FREQUENCIES, TOKENS = 16, 32, 32, 24
 SIDE = 8
 """Latent pixels on each side of its pictures."""

@@ -43,7 +43,10 @@ def pruning_scorers_table(content: Mapping[str, Any]) -> str:
 
 
 def draw_scorers(content: Mapping[str, Any]) -> Figure:
-    """Draw mAP against the share of heads that go, a line by scorer, from lowest to highest seed in pale."""
+    """Draw mAP against the share of heads that go, a line by scorer, from lowest to highest seed in pale.
+
+    The axis of mAP spans what was measured; where that leaves zero out, its label says so.
+    """
     kinds = [kind for kind in PANELS if any(row.get(kind) is not None for row in content['rows'])]
     figure = Figure(figsize=(4.6 * len(kinds) + 0.6, 4.0), dpi=120, layout='constrained')
     FigureCanvasAgg(figure)
@@ -61,10 +64,11 @@ def draw_scorers(content: Mapping[str, Any]) -> Figure:
         axis.set_title(PANELS[kind], fontsize=10)
         axis.set_xlabel('heads pruned, %', fontsize=9)
         axis.set_xticks([0, *sorted({row['pruned'] * 100 for row in content['rows']})])
-        axis.set_ylim(bottom=0)
+        axis.margins(y=0.08)
         axis.grid(color='#eeeeee')
         axis.set_axisbelow(True)
-    axes[0].set_ylabel('mAP, before any training', fontsize=9)
+    cut = ' (axis does not begin at 0)' if axes[0].get_ylim()[0] > 0 else ''
+    axes[0].set_ylabel(f'mAP, before any training{cut}', fontsize=9)
     axes[0].legend(fontsize=8, frameon=False, loc='lower left')
     return figure
 

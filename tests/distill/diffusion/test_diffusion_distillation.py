@@ -48,7 +48,7 @@ def test_the_loss_is_the_squared_difference_of_velocities(pipeline: Path, folder
     torch.testing.assert_close(losses['loss_velocity'], (found - target).square().mean())
     assert set(losses) == {'loss_velocity', 'loss_kd_block', 'kd_block_raw', 'kd_block_weight', 'kd_task'}
     assert losses['kd_block_raw'] > 0
-    assert tapped['blocks.3'][0].shape == (3, 16, 48)
+    assert tapped['blocks.3'][0].shape == (3, 16, 128)
 
 
 def test_gradients_reach_the_student_and_the_adapter_alone(pipeline: Path, folder: Path) -> None:
@@ -57,7 +57,7 @@ def test_gradients_reach_the_student_and_the_adapter_alone(pipeline: Path, folde
     total.backward()
     assert all(value.grad is not None for value in model.parameters())
     assert [name for name, _ in adapters_of(model).named_parameters()] == ['block.0.weight', 'block.0.bias']
-    assert adapters_of(model)['block'][0].weight.shape == (48, 24)  # type: ignore[index]
+    assert adapters_of(model)['block'][0].weight.shape == (128, 64)  # type: ignore[index]
     assert all(value.grad is None for value in distillation.wan.module.parameters())
 
 

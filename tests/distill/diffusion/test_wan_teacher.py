@@ -51,7 +51,7 @@ def test_taps_come_in_the_order_of_the_batch(pipeline: Path) -> None:
         _, alone = teacher.outputs(latents[part], TIMES[part], text[part], taps=['blocks.1', 'proj_out'])
         for tap in ('blocks.1', 'proj_out'):
             torch.testing.assert_close(tapped[tap][0][part], alone[tap][0], rtol=1e-4, atol=1e-5)
-    assert tapped['blocks.1'][0].shape == (4, 6, 48)
+    assert tapped['blocks.1'][0].shape == (4, 6, 128)
 
 
 def test_guidance_is_by_expert_and_the_taps_see_the_prompt(pipeline: Path) -> None:

@@ -36,6 +36,8 @@ def test_the_picture_begins_at_the_teacher(tmp_path: Path) -> None:
     (axis,) = draw_scorers(CONTENT).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
     assert lines == {'taylor': [[0, 0.7], [25, 0.6], [50, 0.5]], 'random': [[0, 0.7], [50, 0.2]]}
+    assert 0 < axis.get_ylim()[0] < 0.2  # the differences are what one looks for
+    assert axis.get_ylabel() == 'mAP, before any training (axis does not begin at 0)'
     fitted = dict(CONTENT, rows=[*ROWS, row('taylor', 0.25, 2, 0.6, 0.65)])
     assert [axis.get_title() for axis in draw_scorers(fitted).axes] == ['sliced', 'proj fitted by least squares']
     save_scorers(fitted, tmp_path / 'scorers.png')

@@ -54,7 +54,7 @@ def _forget_scope(value: Any) -> None:
     if isinstance(value, dict):
         if value.get('_scope_') == SCOPE:
             del value['_scope_']
-        for inner in value.values():
+        for inner in dict.values(value):  # ConfigDict's own would import what a lazy config names
             _forget_scope(inner)
     elif isinstance(value, list | tuple):
         for inner in value:

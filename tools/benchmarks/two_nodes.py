@@ -90,6 +90,8 @@ def config_of(folder: Path, name: str, batch: int, hook: dict[str, Any]) -> Path
     config = run_config(
         folder, folder / name, iterations=ITERATIONS, batch=batch, norm='GN', dropout=0.0, augment=False, validate=False
     )
+    for pair in config.model.pairs.values():
+        pair.loss.ignore_index = None  # the images have different numbers of ignored pixels
     config.custom_imports = dict(imports=['crash_run'], allow_failed_imports=False)
     config.custom_hooks = [dict(type='mmengine.LossNote', **hook)]
     config.experiment_name = name

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from kdplugin.config_files import parse
 from kdplugin.distill.model_config import plain_model_config
 from kdplugin.distill.teachers.teacher import teacher_model_config
 from kdplugin.preflight.findings import Findings
@@ -29,7 +30,7 @@ def whole_config(settings: Mapping[str, Any]) -> Config | None:
     if not isinstance(file, str):
         return None
     try:
-        return Config.fromfile(Config._get_cfg_path(file, '')[0] if '::' in file else file)
+        return parse(file)
     except Exception:  # said by teacher_model
         return None
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from kdplugin.config_files import parse
 from kdplugin.datasets.digit_scenes import make_digit_scenes
 from kdplugin.distill.teachers.teacher import build_teacher_model
 
@@ -82,7 +82,7 @@ def make_files(folder: Path) -> None:
 
 def save_teacher(config: str, file: Path, seed: int = 1) -> None:
     """Save random weights for the model of a config file, as its checkpoint."""
-    init_default_scope(Config.fromfile(config).get('default_scope', 'mmdet'))
+    init_default_scope(parse(config).get('default_scope', 'mmdet'))
     torch.manual_seed(seed)
     model: Any = build_teacher_model(dict(cfg=config))
     model.init_weights()

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     'distill': {*STORES, 'models', 'config_files'},
     'reports': STORES | ENGINE,
     'hooks': {*STORES, *ENGINE, 'reports'},
-    'preflight': {*STORES, *ENGINE, 'reports'},
+    'preflight': {*STORES, *ENGINE, 'reports', 'config_files'},
     'launch': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'config_files'},
     'quickstart': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'launch', 'package_files'},
     'production': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'launch', 'package_files'},

@@ -137,6 +137,9 @@ def initialised_copy(model: nn.Module) -> nn.Module:
         init_cfg = getattr(module, 'init_cfg', None)
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
             module.init_cfg = None
+        for name in ('pretrained', 'checkpoint'):  # of TimmBackbone
+            if getattr(module, name, None):
+                setattr(module, name, None)
     twin.init_weights()
     return twin
 

@@ -172,9 +172,11 @@ class Uninitialised(BaseModule):
     def __init__(self, broken: bool = False) -> None:
         super().__init__(init_cfg=dict(type='Pretrained', checkpoint='nowhere.pth'))
         self.conv, self.size, self.broken = nn.Conv2d(3, 4, 1), nn.Parameter(-torch.ones(1)), broken
+        self.pretrained = True
 
     def init_weights(self) -> None:
         super().init_weights()
+        assert not self.pretrained
         nn.init.ones_(self.size)
 
     def forward(self, inputs: Tensor, samples: Any = None, mode: str = 'tensor') -> Tensor:
@@ -191,6 +193,7 @@ def test_a_model_that_needs_its_initial_weights_is_probed_as_a_copy_that_has_the
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.is_init
     assert model.init_cfg['checkpoint'] == 'nowhere.pth'
+    assert model.pretrained
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(TapError, match=r'run once .* got RuntimeError: boxes cannot have negative size \('):
         probe(Uninitialised(broken=True), ['conv'], 'student', SMALL)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kdplugin.config_files import parse
 from kdplugin.datasets.digit_scenes import make_digit_scenes
+from kdplugin.distill.probe import initialised_copy
 from kdplugin.distill.teachers.teacher import build_teacher_model
 
 ROOT = Path(__file__).parents[3]
@@ -84,8 +85,7 @@ def save_teacher(config: str, file: Path, seed: int = 1) -> None:
     """Save random weights for the model of a config file, as its checkpoint."""
     init_default_scope(parse(config).get('default_scope', 'mmdet'))
     torch.manual_seed(seed)
-    model: Any = build_teacher_model(dict(cfg=config))
-    model.init_weights()
+    model = initialised_copy(build_teacher_model(dict(cfg=config)))
     with torch.no_grad():
         for value in model.parameters():
             value.add_(torch.empty_like(value).uniform_(-0.02, 0.02))

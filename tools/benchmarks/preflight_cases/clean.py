@@ -25,7 +25,7 @@ def shipped() -> list[str]:
 
 
 def make_own_teachers(configs: list[str]) -> None:
-    """Save random weights where this repository's configs expect a teacher that they train themselves."""
+    """Save random weights where our configs expect a file of a teacher that they train themselves (no folders)."""
     for name in configs:
         config = launch.read_config(name)
         hooks = [hook.get('source') for hook in config.get('custom_hooks') or () if hook.get('source')]
@@ -34,7 +34,7 @@ def make_own_teachers(configs: list[str]) -> None:
             *([(teacher.get('checkpoint'), teacher.get('cfg'))] if teacher else []),
             *((source, 'configs/projection/teacher_mit_digits.py') for source in hooks),
         ]:
-            if file and '://' not in file and not Path(file).is_file() and cfg:
+            if cfg and file and '://' not in file and Path(file).suffix and not Path(file).is_file():
                 save_teacher(cfg, Path(file))
 
 

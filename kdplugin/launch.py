@@ -29,6 +29,7 @@ from kdplugin.hooks.find_checkpoint import latest_complete_checkpoint
 from kdplugin.hooks.stop_signals import stop_signals
 from kdplugin.preflight.data import require_matching_classes
 from kdplugin.preflight.findings import host_mistakes
+from kdplugin.preflight.runner_settings import strategy_mistake
 from kdplugin.preflight.work_dir import check_writable, work_dir_of
 from kdplugin.reports.teacher_metric import data_key, recall, write_measurement
 from kdplugin.weights.reading.io import read_checkpoint, trust_checkpoints
@@ -155,12 +156,9 @@ def prepare(
 
 
 def _check_strategy(config: Config) -> None:
+    if mistake := strategy_mistake(config):
+        raise ConfigError(mistake)
     kind = str((config.get('strategy') or {}).get('type', ''))
-    if kind and config.get('runner_type') != 'FlexibleRunner':
-        raise ConfigError(
-            f"Expected runner_type='FlexibleRunner' beside strategy {kind} but got {config.get('runner_type')!r}, "
-            "which would leave the strategy out. Add runner_type='FlexibleRunner'."
-        )
     hooks = [hook.get('type') for hook in config.get('custom_hooks') or []]
     if 'FSDP' in kind and PROJECTION_HOOK in hooks:
         raise ConfigError(

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     'launch': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'config_files'},
     'quickstart': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'launch', 'package_files'},
     'production': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'launch', 'package_files'},
-    'migration': {*STORES, *ENGINE, 'reports'},
+    'migration': {*STORES, *ENGINE, 'reports', 'config_files'},
     'pruning_run': {*STORES, *ENGINE, 'reports', 'launch'},
     'visualization': {*STORES, *ENGINE, 'reports', 'hooks', 'preflight', 'launch'},
     'weight_targets': {*GROUND, 'weights', 'reports', 'launch'},

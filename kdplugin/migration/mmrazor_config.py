@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from kdplugin.config_files import parse
 from kdplugin.distill.ground_truth import is_segmentor
 from kdplugin.distill.probe import PROBE_SIZE
 from kdplugin.distill.teachers.preprocessing import preprocessing_difference
@@ -253,7 +254,7 @@ def _inherited(config: Config, student: Source) -> str | None:
     """Return the recipe that a config inherits and whose model is of the student's type."""
     for base in _bases(config.filename):
         if '::' in base and '_base_/' not in base:
-            found = Config.fromfile(Config._get_cfg_path(base, '')[0]).get('model') or {}
+            found = parse(base).get('model') or {}
             if found.get('type') == student.config.model.get('type'):
                 return base
     return None

@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE, _get_cfg_metainfo, _get_package_and_cfg_path
 from mmengine.utils import get_installed_path, is_installed
 
+from kdplugin.config_files import parse
 from kdplugin.errors import ConfigError
 from kdplugin.migration.notes import Note
 
@@ -47,7 +48,7 @@ def read_source(settings: Mapping[str, Any], owner: str, notes: list[Note]) -> S
             raise ConfigError(f'Expected cfg_path or type in {owner} but got {sorted(settings)}. Correct the config.')
         return Source(None, Config(dict(model=copy.deepcopy(settings))))
     path = installed_path(settings['cfg_path'], owner, notes)
-    config = Config.fromfile(Config._get_cfg_path(path, '')[0])
+    config = parse(path)
     if 'data_preprocessor' in config:
         config.model.data_preprocessor = config.data_preprocessor
     for key, value in settings.items():

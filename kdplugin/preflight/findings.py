@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from kdplugin.errors import ConfigError, DataError, KDPluginError
+from kdplugin.module_paths import did_you_mean
 
 Level = Literal['error', 'warning', 'note']
 T = TypeVar('T')
@@ -123,6 +124,11 @@ class Findings(list[Finding]):
 
     def warning(self, where: str, message: object) -> None:
         self.add('warning', where, message)
+
+    def not_among(self, where: str, value: object, known: Sequence[str]) -> None:
+        """Add the error that a value is none of some words."""
+        near = did_you_mean(str(value), known)
+        self.error(where, f'Expected one of {list(known)} but got {value!r}.{near} Choose one.')
 
     def note(self, where: str, message: object) -> None:
         self.add('note', where, message)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import mmengine.registry as roots
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, Registry
 
 from kdplugin.module_paths import did_you_mean
+from kdplugin.preflight.quiet import logging_from
 
 ALL: tuple[Registry, ...] = (
     roots.MODELS, roots.TASK_UTILS, roots.TRANSFORMS, roots.DATASETS, roots.DATA_SAMPLERS, roots.HOOKS, roots.METRICS,
@@ -25,18 +25,6 @@ ALL: tuple[Registry, ...] = (
 )  # fmt: skip
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'kdplugin', 'torch')
 """Scopes that this project trains with; others are packages that a config names."""
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Keep mmengine from logging that it did not find a type here and has to look there."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def find_type(kind: Any, registries: Sequence[Registry], scope: str | None) -> Any:
@@ -51,7 +39,7 @@ def find_type(kind: Any, registries: Sequence[Registry], scope: str | None) -> A
         return kind if callable(kind) else None
     if not installed(kind):
         return None
-    with silent():
+    with logging_from(logging.CRITICAL):
         for root in registries:
             with root.switch_scope_and_registry(scope) as registry:
                 try:
@@ -95,7 +83,7 @@ def known_names(registry: Registry, scope: str | None) -> list[str]:
     scope = scope or current_scope()
     names: list[str] = []
     for child in _with_children(registry):
-        with silent(), contextlib.suppress(Exception):
+        with logging_from(logging.CRITICAL), contextlib.suppress(Exception):
             child.import_from_location()
         own = child.scope in (scope, registry.scope, 'mmengine', 'mmcv')
         names += [name if own else f'{child.scope}.{name}' for name in child.module_dict]
@@ -118,7 +106,7 @@ def suggestion(kind: str, registries: Sequence[Registry], scope: str | None) -> 
     """Return ' Did you mean ...?' for a type that no registry knows; the same name in another scope comes first."""
     last = kind.rpartition('.')[2]
     for package in SCOPES:
-        with silent(), contextlib.suppress(ImportError):
+        with logging_from(logging.CRITICAL), contextlib.suppress(ImportError):
             importlib.import_module(f'{package}.registry')
     names = [name for registry in registries for name in known_names(registry, scope)]
     elsewhere = [name for name in names if name.rpartition('.')[2] == last and name != kind]

@@ -63,9 +63,7 @@ def check_words(found: Findings, config: Config) -> None:
     for path, known in WORDS.items():
         value = at(config, path)
         if isinstance(value, str) and value not in known:
-            found.error(
-                path, f'Expected one of {list(known)} but got {value!r}.{did_you_mean(value, known)} Choose one.'
-            )
+            found.not_among(path, value, known)
     if isinstance(config.get('resume'), str):
         found.error(
             'resume',
@@ -118,19 +116,22 @@ def check_loop_kind(found: Findings, config: Config) -> None:
 
 def check_runner_kind(found: Findings, config: Config) -> None:
     """The Runner is known; a strategy has the Runner that reads it."""
-    kind, strategy = config.get('runner_type'), config.get('strategy')
+    kind = config.get('runner_type')
     if kind is not None and find_type(kind, (RUNNERS,), None) is None:
-        known = ('Runner', 'FlexibleRunner')
-        found.error(
-            'runner_type',
-            f'Expected one of {list(known)} but got {kind!r}.{did_you_mean(str(kind), known)} Choose one.',
-        )
-    elif isinstance(strategy, Mapping) and strategy and kind is None:
-        found.error(
-            'runner_type',
-            f"Expected runner_type='FlexibleRunner' beside strategy {kind_of(strategy)} but got none, which would "
-            "leave the strategy out. Add runner_type='FlexibleRunner'.",
-        )
+        found.not_among('runner_type', kind, ('Runner', 'FlexibleRunner'))
+    elif mistake := strategy_mistake(config):
+        found.error('runner_type', mistake)
+
+
+def strategy_mistake(config: Config) -> str | None:
+    """Return why the strategy of a config would be left out, None if it has none or one that is read."""
+    strategy, kind = config.get('strategy'), config.get('runner_type')
+    if not isinstance(strategy, Mapping) or not strategy or kind == 'FlexibleRunner':
+        return None
+    return (
+        f"Expected runner_type='FlexibleRunner' beside strategy {strategy.get('type')} but got {kind!r}, which would "
+        "leave the strategy out. Add runner_type='FlexibleRunner'."
+    )
 
 
 def check_backends(found: Findings, config: Config) -> None:

@@ -11,7 +11,8 @@ from mmengine.registry import MODELS
 
 from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
-from kdplugin.preflight.registries import SCOPES, installed, silent
+from kdplugin.preflight.quiet import logging_from
+from kdplugin.preflight.registries import SCOPES, installed
 
 START_METHODS = ('fork', 'spawn', 'forkserver')
 RGB_MEAN = (123.675, 116.28, 103.53)
@@ -24,7 +25,7 @@ def check_scope(found: Findings, config: Config) -> None:
     if scope is None:
         found.warning('default_scope', "Expected default_scope but got none. Write default_scope='mmdet' or 'mmseg'.")
     elif isinstance(scope, str) and scope not in SCOPES:
-        with silent():
+        with logging_from(logging.CRITICAL):
             known = installed(f'{scope}.registry') and MODELS._search_child(scope) is not None
         if not known and not installed(f'{scope}.registry'):
             found.error(
@@ -39,17 +40,11 @@ def check_environment(found: Findings, config: Config) -> None:
     level = config.get('log_level', 'INFO')
     if isinstance(level, str) and not isinstance(logging.getLevelName(level), int):
         names = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
-        found.error(
-            'log_level', f'Expected one of {list(names)} but got {level!r}.{did_you_mean(level, names)} Choose one.'
-        )
+        found.not_among('log_level', level, names)
     env = config.get('env_cfg')
     method = (env.get('mp_cfg') or {}).get('mp_start_method') if isinstance(env, Mapping) else None
     if method is not None and method not in START_METHODS:
-        found.error(
-            'env_cfg.mp_cfg.mp_start_method',
-            f'Expected one of {list(START_METHODS)} but got {method!r}.{did_you_mean(str(method), START_METHODS)} '
-            'Choose one.',
-        )
+        found.not_among('env_cfg.mp_cfg.mp_start_method', method, START_METHODS)
     randomness = config.get('randomness')
     seed = randomness.get('seed') if isinstance(randomness, Mapping) else None
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):

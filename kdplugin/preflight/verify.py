@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -32,6 +30,7 @@ from kdplugin.preflight.models import check_frozen, check_student, check_teacher
 from kdplugin.preflight.optimizers import check_optimizer_builds, check_space
 from kdplugin.preflight.pairs import check_tap_paths, check_taps
 from kdplugin.preflight.projection import check_projection
+from kdplugin.preflight.quiet import quiet
 from kdplugin.preflight.recipe_index import recipes_listed_once
 from kdplugin.preflight.resume_file import checked_resume
 from kdplugin.preflight.static import check_statically, teacher_path, without
@@ -63,7 +62,7 @@ def verify(config: Config, *, static: bool = False, gpus: int | None = None, dow
     """
     found, scope = Findings(), config.get('default_scope')
     trusted = config.get('trust_checkpoint') is True
-    with trust_checkpoints(trusted), preserved_rng(), recipes_listed_once(), _quiet():
+    with trust_checkpoints(trusted), preserved_rng(), recipes_listed_once(), quiet(logging.ERROR):
         init_default_scope(scope if isinstance(scope, str) and scope else 'mmengine')
         torch.manual_seed(0)
         files_exist = check_statically(found, config, gpus)
@@ -73,20 +72,6 @@ def verify(config: Config, *, static: bool = False, gpus: int | None = None, dow
         elif not static and config.get('model'):
             found.run('models', _verify_models, without(config, broken - {'train_cfg'}), files_exist, download)
     return found
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the host's advice and its line for each initialised tensor out of the report."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 def _verify_diffusion(found: Findings, config: Config) -> None:

@@ -17,6 +17,7 @@ from kdplugin.reports.compare import Comparison
 from kdplugin.reports.plots import draw_losses, draw_metric, draw_report
 from kdplugin.reports.rows import Row
 from kdplugin.reports.tables import new_table, number
+from kdplugin.weights.reading.io import write_figure, write_text
 
 RULES = {'best': 'the best validation of each run', 'last': 'the last validation of each run'}
 
@@ -27,9 +28,9 @@ def write_comparison(comparison: Comparison, out: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {'metric.png': draw_metric, 'losses.png': draw_losses, 'report.png': draw_report}
     for name, draw in pictures.items():
-        draw(comparison).savefig(folder / name)
+        write_figure(draw(comparison), folder / name)
     text = json.dumps(comparison_json(comparison, folder), indent=2, allow_nan=False)
-    (folder / 'report.json').write_text(text + '\n', encoding='utf-8')
+    write_text(folder / 'report.json', text + '\n')
     return [folder / name for name in ('report.json', *pictures)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 from kdplugin.distill.teachers.preprocessing import Preprocessing
 from kdplugin.reports.seen_pairs import SeenLevel
 from kdplugin.reports.tables import number
-from kdplugin.weights.reading.io import atomic_file
 
 DPI = 110
 PANEL = 2.5
@@ -37,14 +35,11 @@ def shown_image(inputs: Tensor, preprocessing: Preprocessing, shape: tuple[int, 
         preprocessing: what is undone.
         shape: (H, W) before padding; None keeps all.
     """
-    mean, std = (torch.tensor(value, device=inputs.device).view(-1, 1, 1) for value in _statistics(preprocessing))
+    statistics = preprocessing.mean, preprocessing.std
+    mean, std = (torch.tensor(value, device=inputs.device).view(-1, 1, 1) for value in statistics)
     image = (inputs.float() * std + mean)[..., : shape and shape[0], : shape and shape[1]].clamp(0, 255) / 255
     image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     return (image if preprocessing.channel_conversion else image.flip(0)).permute(1, 2, 0).cpu().numpy()
-
-
-def _statistics(preprocessing: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return preprocessing.mean, preprocessing.std
 
 
 def draw_pair(levels: Sequence[SeenLevel], image: NDArray[np.float32], title: str) -> Figure:
@@ -76,12 +71,6 @@ def draw_pair(levels: Sequence[SeenLevel], image: NDArray[np.float32], title: st
         if heads:
             _bars(row[4], level)
     return figure
-
-
-def save_picture(figure: Figure, path: str | Path) -> None:
-    """Write a picture as a PNG file, whole or not at all."""
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format='png')
 
 
 def _image(axis: Axes, image: NDArray[np.float32], level: SeenLevel) -> None:

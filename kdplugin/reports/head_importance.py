@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kdplugin.pruning.plan import PruningPlan
-from kdplugin.weights.reading.io import atomic_file
+from kdplugin.weights.reading.io import write_figure
 
 KEPT, GONE = '#1b7837', '#d9d9d9'
 
@@ -38,8 +38,7 @@ def draw_importance(scores: Tensor, plan: PruningPlan, scorer: str) -> Figure:
 
 def save_importance(scores: Tensor, plan: PruningPlan, scorer: str, path: str | Path) -> None:
     """Write ``draw_importance`` as a PNG file, whole or not at all."""
-    with atomic_file(path) as temporary:
-        draw_importance(scores, plan, scorer).savefig(temporary, format='png')
+    write_figure(draw_importance(scores, plan, scorer), path)
 
 
 def _map(axis: Axes, scores: Tensor, plan: PruningPlan) -> None:

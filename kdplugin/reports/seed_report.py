@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -18,7 +19,7 @@ from kdplugin.reports.comparison_report import RULES, comparison_json
 from kdplugin.reports.plots import draw_losses, draw_report
 from kdplugin.reports.seed_plots import draw_class_gains, draw_seeds, gain_text
 from kdplugin.reports.tables import new_table, number
-from kdplugin.weights.reading.io import write_text
+from kdplugin.weights.reading.io import write_figure, write_text
 
 Cells = list[list[str]]
 SUMMARY = ('baseline', 'KD', 'mean gain', 'std of gains')
@@ -29,12 +30,14 @@ def write_seed_comparison(comparison: SeedComparison, out: str | Path) -> list[P
     """Write ``report.json``, ``seeds.png``, ``classes.png`` where there are classes, and ``report.html``."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {'seeds.png': draw_seeds} | ({'classes.png': draw_class_gains} if comparison.per_class else {})
-    for name, draw in pictures.items():
-        draw(comparison).savefig(folder / name)
+    pictures = {'seeds.png': draw_seeds(comparison)}
+    if comparison.per_class:
+        pictures['classes.png'] = draw_class_gains(comparison)
+    for name, figure in pictures.items():
+        write_figure(figure, folder / name)
     text = json.dumps(seed_json(comparison, folder), indent=2, allow_nan=False)
     write_text(folder / 'report.json', text + '\n')
-    write_text(folder / 'report.html', seed_page(comparison))
+    write_text(folder / 'report.html', seed_page(comparison, pictures))
     return [folder / name for name in ('report.json', *pictures, 'report.html')]
 
 
@@ -124,19 +127,19 @@ def seed_parts(comparison: SeedComparison) -> list[RenderableType]:
     return parts
 
 
-def seed_page(comparison: SeedComparison) -> str:
-    """Return the HTML file: the gain, tables, pictures of all seeds, and each seed's own report."""
+def seed_page(comparison: SeedComparison, pictures: Mapping[str, Figure]) -> str:
+    """Return the HTML file: the gain, tables, pictures of all seeds by file name, and each seed's own report."""
     by_seed, metrics, *classes = _tables(comparison)
     title = gain_text(comparison.metrics[0])
     parts = [html_page.paragraph(f'{RULES[comparison.first.rule]}; {SPREAD}')]
     parts += [html_page.paragraph(f'WARNING {line}', warning=True) for line in comparison.warnings]
     parts += [
-        html_page.picture(draw_seeds(comparison), title),
+        html_page.picture(pictures['seeds.png'], title),
         html_page.section('By seed', html_page.table(*by_seed)),
         html_page.section('All metrics', html_page.table(*metrics)),
     ]
     for columns, cells in classes:
-        gains = html_page.picture(draw_class_gains(comparison), 'mean gain of each class')
+        gains = html_page.picture(pictures['classes.png'], 'mean gain of each class')
         parts.append(html_page.section('By class', gains, html_page.table(columns, cells)))
     costs = [[row.name, number(row.baseline, row.digits), number(row.kd, row.digits)] for row in comparison.first.costs]
     parts.append(html_page.section('Costs', html_page.table(['cost', 'baseline', 'KD'], costs)))

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
@@ -22,6 +18,7 @@ from kdplugin.distill.model_config import is_distiller
 from kdplugin.distill.teachers.teacher_model import load_strictly
 from kdplugin.errors import ConfigError
 from kdplugin.hooks.distillation_hook import KEY
+from kdplugin.preflight.quiet import quiet
 from kdplugin.registry import HOOKS
 from kdplugin.weights.export import student_weights
 from kdplugin.weights.reading.io import read_checkpoint
@@ -62,7 +59,7 @@ def open_subject(config: Config, checkpoint: str | None, device: str = 'cpu') ->
             'config of the distillation.'
         )
     init_default_scope(config.get('default_scope') or 'mmengine')
-    with _quiet():
+    with quiet(logging.WARNING):
         student, state, untrained = _with_weights(config, checkpoint)
     return Subject(student.eval().to(device), state, untrained)
 
@@ -83,20 +80,6 @@ def _with_weights(config: Config, checkpoint: str | None) -> tuple[nn.Module, st
     if saved is not None:
         load_strictly(adapters, saved, f'adapters of {checkpoint}')
     return student, f'student of {checkpoint}', frozenset(adapters if saved is None else ())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep mmengine from telling how each tensor was initialised, and types from advising on training."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _begin(config: Config, student: nn.Module) -> str:

@@ -13,13 +13,13 @@ from kdplugin import launch
 from kdplugin.distill.pairs import Pair
 from kdplugin.distill.teachers.preprocessing import Preprocessing
 from kdplugin.preflight.findings import host_mistakes
-from kdplugin.reports.distillation_pictures import draw_pair, save_picture, shown_image
+from kdplugin.reports.distillation_pictures import draw_pair, shown_image
 from kdplugin.reports.example_images import images_of
 from kdplugin.reports.seen_pairs import SeenLevel, mean_numbers
 from kdplugin.reports.tables import new_table, number, render
 from kdplugin.visualization.both_models import chosen_pairs, look, preprocessed
 from kdplugin.visualization.trained_student import Subject, open_subject
-from kdplugin.weights.reading.io import trust_checkpoints, write_text
+from kdplugin.weights.reading.io import trust_checkpoints, write_figure, write_text
 
 NUMBERS = 'numbers.json'
 NAMES = ('relative error', 'cosine', 'energy error', 'KL')
@@ -68,7 +68,7 @@ def visualize(
             shown = shown_image(inputs[0], Preprocessing.of(subject.student), _shape_of(samples))
             for pair, levels in look(subject, chosen, inputs, samples):
                 file = f'{index:02d}_{_safe(Path(name).stem)}_{_safe(pair.name)}.png'
-                save_picture(draw_pair(levels, shown, _title(subject, pair, name)), out / file)
+                write_figure(draw_pair(levels, shown, _title(subject, pair, name)), out / file)
                 seen[pair.name] += levels
                 records.append(dict(image=name, pair=pair.name, picture=file, levels=[_record(one) for one in levels]))
     means = {pair: mean_numbers(levels) for pair, levels in seen.items()}

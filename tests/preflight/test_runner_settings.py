@@ -42,6 +42,7 @@ def test_what_is_right_is_no_finding(check: Any) -> None:
         (checks.check_loop_kind, dict(train_cfg=dict(ITERATIONS, by_epoch=False)), 'train_cfg.by_epoch', 'remove'),
         (checks.check_runner_kind, dict(runner_type='FlexibleRuner'), 'runner_type', "mean 'FlexibleRunner'"),
         (checks.check_runner_kind, dict(strategy=dict(type='FSDPStrategy')), 'runner_type', 'leave the strategy out'),
+        (checks.check_runner_kind, dict(runner_type='Runner', strategy=dict(type='S')), 'runner_type', "got 'Runner'"),
         (checks.check_backends, dict(visualizer=dict(vis_backends=[dict(type='NeptuneVisBackend')])),
          'visualizer.vis_backends.0', 'pip install neptune'),
     ],

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kdplugin.distill.teachers.preprocessing import Preprocessing
-from kdplugin.reports.distillation_pictures import MAX_LEVELS, draw_pair, save_picture, shown_image
+from kdplugin.reports.distillation_pictures import MAX_LEVELS, draw_pair, shown_image
 from kdplugin.reports.seen_pairs import SeenLevel
+from kdplugin.weights.reading.io import write_figure
 
 IMAGE = np.random.default_rng(0).random((30, 40, 3), dtype=np.float32)
 NUMBERS: dict[str, float | None] = {'relative error': 0.25, 'cosine': 0.9, 'energy error': 0.1}
@@ -129,7 +130,7 @@ def test_an_image_is_shown_as_it_was_before_it_was_preprocessed() -> None:
 
 
 def test_it_is_written(tmp_path: Path) -> None:
-    save_picture(draw_pair([level()], IMAGE, 'title'), tmp_path / 'pair.png')
+    write_figure(draw_pair([level()], IMAGE, 'title'), tmp_path / 'pair.png')
     with Image.open(tmp_path / 'pair.png') as picture:
         assert picture.format == 'PNG'
         assert picture.width > 1000

@@ -10,7 +10,6 @@ from typing import Any
 
 import timm
 import torch
-from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
@@ -18,6 +17,7 @@ from step_time_rival import build_rival
 from torch import Tensor, nn
 
 import kdplugin.registry  # noqa: F401 - where mmdet's configs are
+from kdplugin.config_files import parse
 from kdplugin.distill.distiller import distillation_of
 from kdplugin.distill.probe import synthetic_batch
 
@@ -83,7 +83,7 @@ CASES = {
 
 def model_config(file: str) -> dict[str, Any]:
     """Return a shipped model config without a file of weights."""
-    config = Config.fromfile(Config._get_cfg_path(GFL.format(file), '')[0]).model.to_dict()
+    config = parse(GFL.format(file)).model.to_dict()
     config['backbone'].pop('init_cfg', None)
     return config
 

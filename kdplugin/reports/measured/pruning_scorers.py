@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdplugin.reports.tables import markdown, number
-from kdplugin.weights.reading.io import atomic_file
+from kdplugin.weights.reading.io import write_figure
 
 STYLES = {
     'taylor': '#1b7837',
@@ -75,8 +75,7 @@ def draw_scorers(content: Mapping[str, Any]) -> Figure:
 
 def save_scorers(content: Mapping[str, Any], path: str | Path) -> None:
     """Write ``draw_scorers`` as a PNG file, whole or not at all."""
-    with atomic_file(path) as temporary:
-        draw_scorers(content).savefig(temporary, format='png')
+    write_figure(draw_scorers(content), path)
 
 
 def _scorers(content: Mapping[str, Any]) -> list[str]:

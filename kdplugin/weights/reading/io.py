@@ -187,6 +187,12 @@ def write_text(path: str | Path, text: str) -> None:
         Path(temporary).write_text(text)
 
 
+def write_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure of matplotlib as a PNG file, whole or not at all."""
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format='png')
+
+
 def write_checkpoint(content: Mapping[str, Any], path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write ``content`` to ``path`` atomically: a reader sees the old file or the whole new one.
 

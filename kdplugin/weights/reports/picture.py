@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdplugin.weights.plan import KINDS
-from kdplugin.weights.reading.io import atomic_file
+from kdplugin.weights.reading.io import write_figure
 from kdplugin.weights.reports.layer_links import LayerLinks, layer_links
 from kdplugin.weights.reports.report import PlanReport, percent
 
@@ -45,8 +45,7 @@ def draw_plan(report: PlanReport) -> Figure:
 
 def save_picture(report: PlanReport, path: str | Path) -> None:
     """Write ``draw_plan`` as a PNG file, atomically."""
-    with atomic_file(path) as temporary:
-        draw_plan(report).savefig(temporary, format='png')
+    write_figure(draw_plan(report), path)
 
 
 def _matrix(axis: Axes, links: LayerLinks) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import mmdet
 import mmseg
-from mmengine.config import Config
+
+from kdplugin.config_files import parse
 
 DATA = ('coco_detection', 'coco_instance', 'cityscapes')
 SWAPS = (
@@ -72,7 +73,7 @@ def _usable(path: Path) -> bool:
 
 def write_working(package: str, student: str, teacher: str, file: Path) -> None:
     """Write the config of a distillation with a tap that both models have."""
-    model = Config.fromfile(Config._get_cfg_path(student, '')[0]).model
+    model = parse(student).model
     taps = ['neck'] if model.get('neck') is not None else ['backbone']
     losses = dict.fromkeys(taps, "dict(type='kdplugin.PKDLoss')")
     if package == 'mmseg':

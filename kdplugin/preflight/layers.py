@@ -58,24 +58,36 @@ def layers_of(model: nn.Module, sizes: Sequence[tuple[int, int]]) -> tuple[list[
     """
     failures = []
     for size, mode in itertools.product(dict.fromkeys([*sizes, LARGE_SIZE]), MODES):
-        seen: dict[str, list[tuple[int, ...]]] = {}
-        calls: dict[str, int] = {}
-        hooks = [
-            module.register_forward_hook(_recorder(name, seen, calls)) for name, module in model.named_modules() if name
-        ]
+
+        def run(size: tuple[int, int] = size, mode: str = mode) -> None:
+            model(*synthetic_batch(model, size), mode=mode)
+
         try:
-            with preserved_rng(), torch.no_grad(), as_evaluated(model):
-                model(*synthetic_batch(model, size), mode=mode)
+            return recorded(model, run, size), f'mode {mode!r} on {size[0]}x{size[1]}'
         except Exception as error:
             failures.append(f'{type(error).__name__}: {error}')
-            continue
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return [_layer(name, module, seen, calls, size) for name, module in model.named_modules() if name], (
-            f'mode {mode!r} on {size[0]}x{size[1]}'
-        )
     raise TapError(f'Expected the model to run on a synthetic image but got {failures[0]}. Correct its config.')
+
+
+def recorded(model: nn.Module, run: Callable[[], object], size: tuple[int, int] | None) -> list[Layer]:
+    """Return the modules of a model as one run of it shows them.
+
+    Args:
+        model: stays as it is.
+        run: calls it once.
+        size: (H, W) of the image, for strides; None where it sees none.
+    """
+    seen: dict[str, list[tuple[int, ...]]] = {}
+    calls: dict[str, int] = {}
+    named = [(name, module) for name, module in model.named_modules() if name]
+    hooks = [module.register_forward_hook(_recorder(name, seen, calls)) for name, module in named]
+    try:
+        with preserved_rng(), torch.no_grad(), as_evaluated(model):
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [_layer(name, module, seen, calls, size) for name, module in named]
 
 
 def _recorder(
@@ -92,7 +104,11 @@ def _recorder(
 
 
 def _layer(
-    name: str, module: nn.Module, seen: dict[str, list[tuple[int, ...]]], calls: dict[str, int], size: tuple[int, int]
+    name: str,
+    module: nn.Module,
+    seen: dict[str, list[tuple[int, ...]]],
+    calls: dict[str, int],
+    size: tuple[int, int] | None,
 ) -> Layer:
     shapes = tuple(seen.get(name, ()))
     first = shapes[0] if shapes and len(shapes[0]) == 4 and shapes[0][-2] else None
@@ -100,7 +116,7 @@ def _layer(
         name,
         type(module).__name__,
         shapes,
-        size[0] / first[-2] if first else None,
+        size[0] / first[-2] if first and size else None,
         sum(value.numel() for value in module.parameters()),
         calls.get(name, 0),
     )

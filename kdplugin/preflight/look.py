@@ -39,32 +39,41 @@ def build_model(config: Config, owner: str) -> nn.Module:
             return MODELS.build(copy.deepcopy(plain_model_config(config)))
         model = config.get('model')
         teachers = teacher_configs(model) if isinstance(model, Mapping) and is_distiller(model) else {}
-        if owner not in teachers:
-            known = ['student', *teachers]
-            raise ConfigError(f'Expected one of {known} but got {owner!r}.{did_you_mean(owner, known)} Choose one.')
+        _require_known(owner, ['student', *teachers])
         return build_teacher_model(teachers[owner])
 
 
-def _require_images(config: Config) -> None:
-    """Raise ConfigError for models that are shown no images, which nothing here can run."""
-    model = config.get('model')
-    if isinstance(model, Mapping) and learns_velocities(model):
-        raise ConfigError(
-            'Expected models of images to look at but got a kdplugin.DiffusionDistiller. Tap blocks.0, blocks.1 and so '
-            'on, which a dry run checks; docs/wan.md has the memory.'
-        )
+def _require_known(owner: str, known: list[str]) -> None:
+    if owner not in known:
+        raise ConfigError(f'Expected one of {known} but got {owner!r}.{did_you_mean(owner, known)} Choose one.')
 
 
 def list_layers(config: Config, owner: str) -> tuple[list[Layer], str]:
     """Return the layers of the student or a teacher, and how it was run to see them."""
-    _require_images(config)
+    if _learns_velocities(config):
+        from kdplugin.preflight.look_diffusion import diffusion_layers  # needs diffusers, which others do not
+
+        _require_known(owner, ['student', 'teacher'])
+        return diffusion_layers(config, owner)
     model = build_model(config, owner)
     return layers_of(model, probe_sizes(model))
 
 
+def _learns_velocities(config: Config) -> bool:
+    model = config.get('model')
+    return isinstance(model, Mapping) and learns_velocities(model)
+
+
 def estimate_memory(config: Config) -> list[Estimate]:
-    """Estimate the memory of a training step for the config's image size, for batches around its own."""
-    _require_images(config)
+    """Estimate the memory of a training step for the config's image size, for batches around its own.
+
+    Raises:
+        ConfigError: the models are shown no images.
+    """
+    if _learns_velocities(config):
+        raise ConfigError(
+            'Expected models of images to measure but got a kdplugin.DiffusionDistiller. docs/wan.md has its memory.'
+        )
     student, model = build_model(config, 'student'), config.model
     if is_distiller(model):
         teachers = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,23 +78,56 @@ def check_pair_gradient(found: Findings, student: nn.Module, pair: Pair, step: S
             f'Expected the output of {tap} to stay as it is but an in-place operation overwrites it in training. '
             'Tap the module after it.',
         )
-    term = step.losses[f'loss_kd_{pair.name}']
     own = [value for name, value in trained(student).items() if not name.startswith(f'{ADAPTERS}.')]
-    gradients: tuple[Tensor | None, ...] = ()
-    if own and term.requires_grad:
-        gradients = torch.autograd.grad(term, own, retain_graph=True, allow_unused=True)
-    reached = [gradient for gradient in gradients if gradient is not None]
-    if not reached:
+    term = step.losses[f'loss_kd_{pair.name}']
+    near, hidden = nearest_leaves(term, own)
+    if not near and not hidden:
         found.error(
             where,
             f'Expected a gradient from {tap} to the student but none arrives, so the pair trains nothing. Unfreeze a '
             'module before the tap, or tap a later one.',
         )
-    elif not any(gradient.count_nonzero() for gradient in reached):
+    elif not hidden and not (_pulls(term, near) or _pulls(term, own)):
         found.warning(
             where,
             f'Expected a gradient at {tap} but it is zero on this batch. Check that both sides differ at the start.',
         )
+
+
+def _pulls(term: Tensor, leaves: Sequence[Tensor]) -> bool:
+    gradients = torch.autograd.grad(term, leaves, retain_graph=True, allow_unused=True)
+    return any(gradient.count_nonzero() for gradient in gradients if gradient is not None)
+
+
+def nearest_leaves(output: Tensor, leaves: Sequence[Tensor], most: int = 8) -> tuple[list[Tensor], bool]:
+    """Find the leaves of a graph that are the fewest operations away from an output, without computing anything.
+
+    Args:
+        output: of the graph.
+        leaves: those that count.
+        most: how many to find.
+
+    Returns:
+        The nearest leaves, and whether some may be hidden in a segment that is recomputed in the backward pass
+        (``torch.utils.checkpoint`` with ``use_reentrant=True``), where nobody can look.
+    """
+    wanted, hidden = {id(leaf) for leaf in leaves}, False
+    found: list[Tensor] = []
+    queue: deque[Any] = deque([output.grad_fn])
+    seen = {None, output.grad_fn}
+    while queue and len(found) < most:
+        node = queue.popleft()
+        if node is None:
+            continue
+        if id(getattr(node, 'variable', None)) in wanted:
+            found.append(node.variable)
+        if node.name() == 'CheckpointFunctionBackward':
+            hidden = True
+            continue
+        following = [next_node for next_node, _ in node.next_functions if next_node not in seen]
+        seen.update(following)
+        queue.extend(dict.fromkeys(following))
+    return found, hidden
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -33,6 +33,7 @@ from kdplugin.preflight.projection import check_projection
 from kdplugin.preflight.quiet import quiet
 from kdplugin.preflight.recipe_index import recipes_listed_once
 from kdplugin.preflight.resume_file import checked_resume
+from kdplugin.preflight.shrinking import shrunk
 from kdplugin.preflight.static import check_statically, teacher_path, without
 from kdplugin.preflight.step import (
     STEP,
@@ -195,7 +196,12 @@ def _take_step(
 ) -> bool:
     """Take one step on a batch and judge it; True if it could be taken."""
     with found.during('training step'):
-        step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
+        small, divisor = shrunk(data)
+        step = _small_step(student, distillation, small) if divisor > 1 else None
+        if step is None:
+            step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
+        else:
+            name = f'{name} with its sides divided by {divisor}'
         if step is None:
             found.note(STEP, 'not checked: finite losses and gradients, because the step failed.')
             return False
@@ -203,6 +209,15 @@ def _take_step(
         for teacher in teachers:
             check_teacher_untouched(found, teacher)
     return True
+
+
+def _small_step(student: nn.Module, distillation: Distillation | None, data: Any) -> Step | None:
+    """Take a step on a batch that was made small; None if it goes wrong, which its size may be the reason of."""
+    try:
+        step = run_step(student, distillation, data)
+    except Exception:
+        return None
+    return step if check_finite(Findings(), step) else None
 
 
 def _judge(

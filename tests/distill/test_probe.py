@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from engine_fixtures import build, detector, segmentor
-from method_models import queries
+from method_models import mask_rcnn, queries
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from kdplugin.distill.probe import as_evaluated, probe, probe_sizes, synthetic_batch
+from kdplugin.distill.probe import PROPOSALS, as_evaluated, few_proposals, probe, probe_sizes, synthetic_batch
 from kdplugin.errors import PathError, TapError
 from kdplugin.weights.reading.io import hash_tensors
 
@@ -202,3 +202,49 @@ def test_a_model_that_needs_its_initial_weights_is_probed_as_a_copy_that_has_the
 def test_in_place_operations_after_a_tap_are_seen() -> None:
     result = probe(Unused(), ['conv', 'relu', 'last'], 'student', SMALL)
     assert result.overwritten == frozenset({'conv'})
+
+
+def proposed(model: Any, paths: list[str]) -> tuple[list[int], Any]:
+    """Return how many boxes a detector's second stage gets in a probe, and what the probe found."""
+    counts, predict = [], model.rpn_head.predict
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        results = predict(*args, **kwargs)
+        counts.extend(len(one) for one in results)
+        return results
+
+    model.rpn_head.predict = counting
+    try:
+        return counts, probe(model, paths, 'teacher', SMALL)
+    finally:
+        del model.rpn_head.predict
+
+
+def test_the_second_stage_gets_few_boxes_where_no_tap_sees_them() -> None:
+    config = mask_rcnn()
+    config['test_cfg']['rpn'].update(max_per_img=300, nms_pre=300)
+    model: Any = build(config)
+    before = model.rpn_head.test_cfg
+    counts, quick = proposed(model, ['neck', 'rpn_head.rpn_cls'])
+    assert counts == [PROPOSALS]
+    assert model.rpn_head.test_cfg is before
+    assert before.max_per_img == 300
+    counts, whole = proposed(model, ['neck', 'rpn_head.rpn_cls', 'roi_head.bbox_head.fc_cls'])
+    assert counts[0] > PROPOSALS
+    assert {tap: whole.shapes[tap] for tap in quick.shapes} == quick.shapes
+
+
+def test_few_boxes_stay_as_they_are_and_an_error_gives_them_back() -> None:
+    model: Any = build(mask_rcnn())
+    before = model.rpn_head.test_cfg
+    before.max_per_img = PROPOSALS - 1
+    with few_proposals(model, ['neck']):
+        assert model.rpn_head.test_cfg is before
+    before.max_per_img = 300
+    with contextlib.suppress(RuntimeError), few_proposals(model, ['neck']):
+        assert model.rpn_head.test_cfg.max_per_img == PROPOSALS
+        raise RuntimeError
+    assert model.rpn_head.test_cfg is before
+    assert before.max_per_img == 300
+    with few_proposals(nn.Linear(1, 1), ['']):
+        pass

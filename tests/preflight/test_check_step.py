@@ -8,6 +8,7 @@ import pytest
 import torch
 from engine_fixtures import COSINE, KL, build, distilled, segmentation_batch, segmentor
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from kdplugin.distill.distillation import Distillation
 from kdplugin.distill.distiller import distillation_of
@@ -18,6 +19,7 @@ from kdplugin.preflight.step import (
     check_pair_gradient,
     check_parameters,
     check_teacher_untouched,
+    nearest_leaves,
     note_shares,
     run_step,
 )
@@ -121,3 +123,37 @@ def test_a_gradient_at_the_teacher_is_an_error() -> None:
     teacher.weight.requires_grad_(True)
     check_teacher_untouched(found, teacher)
     assert "['weight'] have one" in found[0].message
+
+
+def test_the_nearest_leaves_are_those_of_the_last_layers_and_of_no_other_model() -> None:
+    layers = nn.Sequential(*(nn.Linear(2, 2) for _ in range(6)))
+    adapter = nn.Linear(2, 2)
+    term = adapter(layers(torch.ones(1, 2))).sum()
+    own = list(layers.parameters())
+    found, hidden = nearest_leaves(term, own, most=4)
+    assert not hidden
+    assert found[0] is layers[5].bias
+    assert {id(one) for one in found} < {id(one) for one in layers[2:].parameters()}
+    assert len(nearest_leaves(term, own, most=100)[0]) == 12
+    assert nearest_leaves(term, [nn.Parameter(torch.zeros(1))]) == ([], False)
+    assert nearest_leaves(torch.ones(()), own) == ([], False)
+
+
+def test_what_is_recomputed_in_the_backward_pass_counts_as_reached() -> None:
+    layer = nn.Linear(2, 2)
+    images = torch.ones(1, 2, requires_grad=True)
+    assert nearest_leaves(checkpoint(layer, images, use_reentrant=True).sum(), list(layer.parameters())) == ([], True)
+    found, hidden = nearest_leaves(checkpoint(layer, images, use_reentrant=False).sum(), list(layer.parameters()))
+    assert len(found) == 2
+    assert not hidden
+
+
+def test_a_pair_behind_a_recomputed_stage_is_no_error(shared: Path) -> None:
+    student, distillation = student_of(shared)
+    forward, layer = student.backbone.layer2.forward, student.backbone.layer2
+    layer.forward = lambda images: checkpoint(forward, images, use_reentrant=True)
+    step = run_step(student, distillation, segmentation_batch())
+    found = Findings()
+    for pair in distillation.pairs:
+        found.attempt(pair.name, 'a gradient', check_pair_gradient, found, student, pair, step)
+    assert found == []

@@ -43,8 +43,7 @@ def test_memory_of_a_distillation_holds_the_teacher(config: Config) -> None:
     assert distilled_[0].activations > plain[0].activations
 
 
-def test_models_that_see_no_images_are_not_looked_at() -> None:
+def test_models_that_see_no_images_are_not_measured() -> None:
     config = Config(dict(model=dict(type='kdplugin.DiffusionDistiller', student={}, teacher={})))
-    for look in (lambda: list_layers(config, 'student'), lambda: estimate_memory(config)):
-        with pytest.raises(ConfigError, match=r'Expected models of images to look at but got .* Tap blocks.0'):
-            look()
+    with pytest.raises(ConfigError, match=r'Expected models of images to measure but got .* docs/wan.md has its'):
+        estimate_memory(config)

@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', default='', help='faults whose name contains this; writes nothing')
     parser.add_argument('--damaged', type=int, default=2000, help='damaged configs to try')
-    parser.add_argument('--dry-runs', type=int, default=10, help='generated configs that are run too')
+    parser.add_argument('--dry-runs', type=int, default=100, help='clean configs that are run too, at most')
     parser.add_argument('--no-hosts', action='store_true', help='leave out the recipes of mmdet and mmseg')
     parser.add_argument('--no-timing', action='store_true', help='leave out the time on the largest configs')
     parser.add_argument('--out', type=Path, default=RESULT)
@@ -222,13 +222,21 @@ def summary(
         found=sum(row['found'] for row in rows),
         clean_configs=len(clean['own']) + len(clean['generated']),
         false_alarms=len(alarms),
-        how='python tools/benchmarks/preflight_recall.py, 2 busy CPU cores; stand-ins for data and own teachers',
+        how='python tools/benchmarks/preflight_recall.py on a CPU; stand-ins for data and own teachers',
+        threads=torch.get_num_threads(),
         missed=[row['kind'] for row in rows if not row['found']],
         checks_broken=sorted({name for row in (*rows, *clean['rows']) for name in row['broken']}),
         clean=dict(
             shipped=len(clean['own']), generated=len(clean['generated']),
             static=sum(row['mode'] == 'static' for row in clean['rows']),
             dry_runs=sum(row['mode'] == 'dry run' for row in clean['rows']), alarms=alarms,
+            seconds={
+                mode: dict(sorted(
+                    ((row['config'], row['seconds']) for row in clean['rows'] if row['mode'] == mode),
+                    key=lambda pair: -pair[1],
+                )[:10])
+                for mode in ('static', 'dry run')
+            },
             with_absent_files={row['config']: len(row['absent']) for row in clean['rows'] if row['absent']},
             warnings=sorted({warning for row in clean['rows'] for warning in row['warnings']})[:40],
         ),

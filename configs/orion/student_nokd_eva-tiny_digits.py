@@ -16,6 +16,7 @@ param_scheduler = [
     dict(type='OneCycleLR', eta_max=peak_lr, total_steps=iters, pct_start=0.1, by_epoch=False),
 ]
 train_cfg = dict(max_iters=iters, val_interval=iters)
+default_hooks = dict(checkpoint=dict(interval=iters // 2))
 model = dict(
     type='kdplugin.OrionStudent',
     data_preprocessor=_base_.data_preprocessor,

@@ -11,33 +11,27 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=iters, val_interval=iters)
 default_hooks = dict(checkpoint=dict(interval=iters, save_best=None))
-model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=_base_.data_preprocessor,
-    backbone=dict(
-        type='MixVisionTransformer',
-        embed_dims=32,  # by head: a stage is this times its heads wide
-        num_stages=2,
-        patch_sizes=(7, 3),
-        strides=(4, 2),
-        sr_ratios=(4, 1),
-        out_indices=(0, 1),
-        mlp_ratio=4,
-        drop_path_rate=0.0,
-    ),
-    decode_head=dict(
-        type='FCNHead',
-        in_index=1,
-        channels=64,
-        num_convs=1,
-        kernel_size=1,
-        concat_input=False,
-        dropout_ratio=0,
-        num_classes=11,
-        norm_cfg=dict(type='GN', num_groups=8),  # no running statistics: a loss before the first step means something
-        align_corners=False,
-        loss_decode=_base_.loss_decode,
-    ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
+backbone = dict(
+    type='MixVisionTransformer',
+    embed_dims=32,  # by head: a stage is this times its heads wide
+    num_stages=2,
+    patch_sizes=(7, 3),
+    strides=(4, 2),
+    sr_ratios=(4, 1),
+    out_indices=(0, 1),
+    mlp_ratio=4,
+    drop_path_rate=0.0,
+)
+decode_head = dict(
+    type='FCNHead',
+    in_index=1,
+    channels=64,
+    num_convs=1,
+    kernel_size=1,
+    concat_input=False,
+    dropout_ratio=0,
+    num_classes=11,
+    norm_cfg=dict(type='GN', num_groups=8),  # no running statistics: a loss before the first step means something
+    align_corners=False,
+    loss_decode=_base_.loss_decode,
 )

@@ -10,6 +10,10 @@ param_scheduler = [
 train_cfg = dict(max_iters=iters, val_interval=iters // 2)
 default_hooks = dict(checkpoint=dict(interval=iters // 2))
 model = dict(
-    backbone=dict(num_layers=(1, 8), num_heads=(1, 4)),
-    decode_head=dict(in_channels=128),
+    type='EncoderDecoder',
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(num_layers=(1, 8), num_heads=(1, 4), **_base_.backbone),
+    decode_head=dict(in_channels=128, **_base_.decode_head),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'),
 )

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +121,19 @@ def probe_sizes(model: nn.Module) -> list[tuple[int, int]]:
     return [PROBE_SIZE, (size[0], size[1])] if size is not None and tuple(size) != PROBE_SIZE else [PROBE_SIZE]
 
 
+_KEPT: ContextVar[dict[Any, ProbeResult] | None] = ContextVar('probes', default=None)
+
+
+@contextlib.contextmanager
+def probed_once() -> Iterator[None]:
+    """Let models be probed once for the same taps and sizes in the block, in which only their weights may change."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
 def probe(
     model: nn.Module, paths: Sequence[str], owner: str, sizes: Sequence[tuple[int, int]] = (PROBE_SIZE,)
 ) -> ProbeResult:
@@ -132,12 +146,17 @@ def probe(
         PathError: a path names no module.
         TapError: no way of running the model makes every tap fire.
     """
+    kept, key = _KEPT.get(), (id(model), frozenset(paths), tuple(sizes))
+    if kept is not None and key in kept:
+        return kept[key]
     with preserved_rng():
         found = _search(model, paths, owner, sizes)
         if not isinstance(found, ProbeResult):
             again = None if is_initialised(model) else _search(initialised_copy(model), paths, owner, sizes)
             found = again if isinstance(again, ProbeResult) else found
     if isinstance(found, ProbeResult):
+        if kept is not None:
+            kept[key] = found
         return found
     tried = '; '.join(f'{what} ({", ".join(places)})' for what, places in found.items())
     raise TapError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from kdplugin.errors import ConfigError, DataError, KDPluginError
@@ -60,7 +62,7 @@ def split_message(message: str) -> Parts:
 
 
 def explain(error: Exception) -> str:
-    """Return a host exception as one line: its type and what it says.
+    """Return a host exception as one line: its type and what it says, or the line of code where it says nothing.
 
     Example:
         >>> explain(ValueError('bad value.'))
@@ -69,8 +71,15 @@ def explain(error: Exception) -> str:
     text = ' '.join(str(error.args[0] if error.args else '').split())
     if isinstance(error, OSError) and error.filename is not None:
         text = f'{error.filename}: {error.strerror}'
-    text = text.rstrip('.')
+    text = text.rstrip('.') or _origin(error)
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
+def _origin(error: Exception) -> str:
+    """Return the line of code that raised an exception, and where it is, such as "assert depth > 0 (vit.py, line 8)"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = (frames[-1].line or '').rstrip(' \\') if frames else ''
+    return f'{line} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})' if frames else ''
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST = 300_000
-"""Pixels of an image that is left as it is; COCO's usual 1333 x 800 has four times as many."""
+MOST = 160_000
+"""Pixels of an image that is left as it is; COCO's usual 1333 x 800 has seven times as many."""
 MULTIPLE = 32
 """Sides become multiples of this, as pyramids like them."""
 INSTANCES = ('gt_instances', 'ignored_instances', 'proposals')
@@ -24,11 +24,11 @@ KEPT = ('labels', 'scores')
 SIZES = ('img_shape', 'pad_shape', 'batch_input_shape')
 
 
-def shrunk(data: Any, most: int = MOST) -> tuple[Any, int]:
-    """Return a batch with its sides divided by 2, 4, ... until an image has at most ``most`` pixels, and the divisor.
+def shrunk(data: Any, most: int = MOST) -> Any:
+    """Return a batch whose images have about ``most`` pixels, or fewer, in the same shape; the batch itself if so.
 
-    Boxes, masks and label maps of mmdet and mmseg samples shrink along. A batch that is small, or holds what nobody
-    here can scale, is returned as it is, with divisor 1.
+    Boxes, masks and label maps of mmdet and mmseg samples shrink along. A batch that holds what nobody here can scale
+    is returned as it is.
 
     Args:
         data: ``dict(inputs=Tensor (N, C, H, W), data_samples=[...])``, as a data preprocessor returns it; unchanged.
@@ -37,17 +37,15 @@ def shrunk(data: Any, most: int = MOST) -> tuple[Any, int]:
     images = data.get('inputs') if isinstance(data, Mapping) else None
     samples = data.get('data_samples') if isinstance(data, Mapping) else None
     if not isinstance(images, Tensor) or images.dim() != 4 or not samples or not all(map(_is_known, samples)):
-        return data, 1
+        return data
     height, width = images.shape[-2:]
-    divisor = 1
-    while height * width / divisor**2 > most:
-        divisor *= 2
-    if divisor == 1:
-        return data, 1
-    size = tuple(MULTIPLE * math.ceil(side / divisor / MULTIPLE) for side in (height, width))
+    if height * width <= most:
+        return data
+    share = math.sqrt(most / (height * width))
+    size = tuple(MULTIPLE * math.ceil(side * share / MULTIPLE) for side in (height, width))
     by = size[0] / height, size[1] / width
     inputs = F.interpolate(images, size=size, mode='bilinear', align_corners=False, antialias=True)
-    return {**data, 'inputs': inputs, 'data_samples': [_scaled(sample, by) for sample in samples]}, divisor
+    return {**data, 'inputs': inputs, 'data_samples': [_scaled(sample, by) for sample in samples]}
 
 
 def _is_known(sample: Any) -> bool:
@@ -89,7 +87,7 @@ def _scale_instances(instances: Any, by: tuple[float, float]) -> None:
 
 
 def _scale_map(labels: Any, by: tuple[float, float]) -> None:
-    for key in list(labels.keys()):
-        value = labels.pop(key)
+    maps = {key: labels.pop(key) for key in list(labels.keys())}  # all at once: PixelData wants them of one size
+    for key, value in maps.items():
         size = _times(tuple(value.shape[-2:]), by)
         labels.set_field(F.interpolate(value[None].float(), size=size, mode='nearest')[0].to(value.dtype), key)

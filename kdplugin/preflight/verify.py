@@ -17,6 +17,7 @@ from kdplugin.distill.distillation import Distillation, by_teacher
 from kdplugin.distill.distiller import attach
 from kdplugin.distill.model_config import is_distillation, is_distiller, learns_velocities
 from kdplugin.distill.pairs import Pair, parse_pair
+from kdplugin.distill.probe import probed_once
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.settings import parse_task_weight, teacher_configs, teacher_weights
 from kdplugin.distill.teachers.teacher import Teacher
@@ -63,7 +64,7 @@ def verify(config: Config, *, static: bool = False, gpus: int | None = None, dow
     """
     found, scope = Findings(), config.get('default_scope')
     trusted = config.get('trust_checkpoint') is True
-    with trust_checkpoints(trusted), preserved_rng(), recipes_listed_once(), quiet(logging.ERROR):
+    with trust_checkpoints(trusted), preserved_rng(), recipes_listed_once(), probed_once(), quiet(logging.ERROR):
         init_default_scope(scope if isinstance(scope, str) and scope else 'mmengine')
         torch.manual_seed(0)
         files_exist = check_statically(found, config, gpus)
@@ -196,12 +197,13 @@ def _take_step(
 ) -> bool:
     """Take one step on a batch and judge it; True if it could be taken."""
     with found.during('training step'):
-        small, divisor = shrunk(data)
-        step = _small_step(student, distillation, small) if divisor > 1 else None
+        small = shrunk(data)
+        step = None if small is data else _small_step(student, distillation, small)
         if step is None:
             step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
         else:
-            name = f'{name} with its sides divided by {divisor}'
+            height, width = small['inputs'].shape[-2:]
+            name = f'{name}, made small ({height}x{width})'
         if step is None:
             found.note(STEP, 'not checked: finite losses and gradients, because the step failed.')
             return False

@@ -14,7 +14,15 @@ from method_models import mask_rcnn, queries
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from kdplugin.distill.probe import PROPOSALS, as_evaluated, few_proposals, probe, probe_sizes, synthetic_batch
+from kdplugin.distill.probe import (
+    PROPOSALS,
+    as_evaluated,
+    few_proposals,
+    probe,
+    probe_sizes,
+    probed_once,
+    synthetic_batch,
+)
 from kdplugin.errors import PathError, TapError
 from kdplugin.weights.reading.io import hash_tensors
 
@@ -248,3 +256,34 @@ def test_few_boxes_stay_as_they_are_and_an_error_gives_them_back() -> None:
     assert before.max_per_img == 300
     with few_proposals(nn.Linear(1, 1), ['']):
         pass
+
+
+def test_the_same_probe_is_run_once_in_a_block_that_asks_for_it() -> None:
+    model = Counted()
+    for _ in range(2):
+        probe(model, ['layer'], 'student', SMALL)
+    plain, model.calls = model.calls, 0
+    with probed_once():
+        first = probe(model, ['layer'], 'student', SMALL)
+        assert probe(model, ['layer'], 'teacher', SMALL) is first
+        assert model.calls == plain // 2
+        probe(model, ['layer'], 'student', [(32, 32)])
+        probe(Counted(), ['layer'], 'student', SMALL)
+        assert model.calls == plain
+        with pytest.raises(PathError):
+            probe(model, ['gone'], 'student', SMALL)
+    probe(model, ['layer'], 'student', SMALL)
+    assert model.calls == plain + plain // 2
+
+
+class Counted(nn.Module):
+    """Counts its runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+        self.calls = 0
+
+    def forward(self, inputs: Tensor, samples: list[Any] | None = None, mode: str = 'tensor') -> Tensor:
+        self.calls += 1
+        return self.layer(inputs)

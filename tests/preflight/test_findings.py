@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kdplugin.errors import ConfigError, DataError
@@ -51,6 +53,15 @@ def test_errors_of_the_host_become_a_sentence() -> None:
 )
 def test_an_exception_is_told_on_one_line(error: Exception, text: str) -> None:
     assert explain(error) == text
+
+
+def test_an_exception_that_says_nothing_is_told_by_its_line_of_code() -> None:
+    def build(depth: int) -> None:
+        assert depth > 0
+
+    found = Findings()
+    found.attempt('student', 'the student to build', build, 0)
+    assert re.search(r'but got AssertionError: assert depth > 0 \(test_findings.py, line \d+\). Cor', found[0].message)
 
 
 def test_errors_are_those_of_that_level() -> None:

@@ -9,7 +9,7 @@ from engine_fixtures import build, detector, segmentor
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from kdplugin.distill.probe import synthetic_batch
-from kdplugin.preflight.shrinking import MULTIPLE, shrunk
+from kdplugin.preflight.shrinking import MOST, MULTIPLE, shrunk
 
 
 def detection_batch(height: int, width: int) -> dict[str, Any]:
@@ -36,8 +36,7 @@ def detection_batch(height: int, width: int) -> dict[str, Any]:
 
 def test_boxes_masks_and_sizes_shrink_with_the_images() -> None:
     data = detection_batch(1024, 1344)
-    small, divisor = shrunk(data, most=400_000)
-    assert divisor == 2
+    small = shrunk(data, most=512 * 672)
     assert small['inputs'].shape == (2, 3, 512, 672)
     assert float(small['inputs'].mean()) == pytest.approx(float(data['inputs'].mean()), abs=1e-3)
     for sample in small['data_samples']:
@@ -73,20 +72,20 @@ def test_label_maps_keep_their_values() -> None:
 
     labels = torch.randint(0, 19, (1, 64, 128)).repeat_interleave(16, 1).repeat_interleave(16, 2)
     sample = SegDataSample(metainfo=dict(img_shape=(1024, 2048), pad_shape=(1024, 2048)))
-    sample.gt_sem_seg = PixelData(data=labels)
-    small, divisor = shrunk(dict(inputs=torch.zeros(1, 3, 1024, 2048), data_samples=[sample]))
-    assert divisor == 4
+    sample.gt_sem_seg = PixelData(data=labels, edges=labels == 3)
+    small = shrunk(dict(inputs=torch.zeros(1, 3, 1024, 2048), data_samples=[sample]), most=256 * 512)
     got = small['data_samples'][0].gt_sem_seg.data
     assert got.dtype == torch.long
     assert torch.equal(got, labels[:, ::4, ::4])
+    assert torch.equal(small['data_samples'][0].gt_sem_seg.edges, got == 3)
     assert small['data_samples'][0].pad_shape == (256, 512)
 
 
 @pytest.mark.parametrize('side', [801, 999, 1333])
 def test_sides_become_multiples_and_boxes_stretch_with_them(side: int) -> None:
-    small, divisor = shrunk(detection_batch(side, side))
+    small = shrunk(detection_batch(side, side))
     assert small['inputs'].shape[-1] % MULTIPLE == 0
-    assert 0 <= small['inputs'].shape[-1] - side / divisor < MULTIPLE
+    assert 0 <= small['inputs'].shape[-1] - MOST**0.5 < MULTIPLE
     share = small['inputs'].shape[-1] / side
     assert small['data_samples'][0].gt_instances.bboxes[0].tolist() == pytest.approx(
         [0, 0, side / 4 * share, side / 2 * share]
@@ -95,26 +94,26 @@ def test_sides_become_multiples_and_boxes_stretch_with_them(side: int) -> None:
 
 def test_small_and_unknown_batches_stay() -> None:
     small = detection_batch(64, 64)
-    assert shrunk(small) == (small, 1)
+    assert shrunk(small) is small
     raw = [torch.zeros(1)]
-    assert shrunk(raw) == (raw, 1)
+    assert shrunk(raw) is raw
     without = dict(inputs=torch.zeros(1, 3, 2048, 2048), data_samples=[])
-    assert shrunk(without) == (without, 1)
+    assert shrunk(without) is without
     listed = dict(inputs=[torch.zeros(3, 2048, 2048)], data_samples=[BaseDataElement()])
-    assert shrunk(listed) == (listed, 1)
+    assert shrunk(listed) is listed
     strange = detection_batch(1024, 1024)
     strange['data_samples'][0].gt_instances.keypoints = torch.zeros(1, 17, 2)
-    assert shrunk(strange) == (strange, 1)
+    assert shrunk(strange) is strange
     field = detection_batch(1024, 1024)
     field['data_samples'][1].gt_depth_map = PixelData(data=torch.zeros(1, 1024, 1024))
-    assert shrunk(field) == (field, 1)
+    assert shrunk(field) is field
 
 
 @pytest.mark.parametrize('settings', [segmentor(), detector()], ids=['segmentor', 'detector'])
 def test_a_student_learns_from_what_is_made_small(settings: dict) -> None:
     student = build(settings)
     inputs, samples = synthetic_batch(student, (640, 640), 2)
-    small, divisor = shrunk(dict(inputs=inputs, data_samples=samples))
-    assert divisor == 2
+    small = shrunk(dict(inputs=inputs, data_samples=samples))
+    assert small['inputs'].shape[-1] < 640
     total, _ = student.parse_losses(student(**small, mode='loss'))
     assert torch.isfinite(total)

@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from torchvision.models import mobilenet_v3_small
 
 from kdplugin import launch
 from kdplugin.errors import KDPluginError
 from kdplugin.preflight.verify import verify
+from kdplugin.pruning_run.prune import prune_and_report
 from preflight_cases.files import save_teacher
 from preflight_cases.working import recipes, working_pairs, write_working
 
 ROOT = Path(__file__).parents[3]
+ORION = 'configs/orion/teacher_eva-tiny_digits.py'
+ORION_TEACHER = Path('work_dirs/orion_digits/teacher/iter_600.pth')
 
 
 def shipped() -> list[str]:
@@ -24,18 +29,26 @@ def shipped() -> list[str]:
     return [str(path.relative_to(ROOT)) for path in files if Config.fromfile(path).get('model')]
 
 
-def make_own_teachers(configs: list[str]) -> None:
-    """Save random weights where our configs expect a file of a teacher that they train themselves (no folders)."""
+def make_own_weights(configs: list[str]) -> None:
+    """Save random weights where our configs expect a file of a model that they train themselves (no folders)."""
     for name in configs:
-        config = launch.read_config(name)
-        hooks = [hook.get('source') for hook in config.get('custom_hooks') or () if hook.get('source')]
-        teacher = config.model.get('teacher') if config.model.get('teacher') else None
-        for file, cfg in [
-            *([(teacher.get('checkpoint'), teacher.get('cfg'))] if teacher else []),
-            *((source, 'configs/projection/teacher_mit_digits.py') for source in hooks),
-        ]:
-            if cfg and file and '://' not in file and Path(file).suffix and not Path(file).is_file():
-                save_teacher(cfg, Path(file))
+        teacher = Config.fromfile(name).model.get('teacher') or {}
+        file, cfg = teacher.get('checkpoint'), teacher.get('cfg')
+        if cfg and file and '://' not in file and Path(file).suffix:
+            _save_once(cfg, Path(file))
+    _save_once('configs/projection/teacher_mit_digits.py', Path('work_dirs/teacher_mit_digits/iter_600.pth'))
+    _save_once(ORION, ORION_TEACHER)
+    prune_and_report(
+        ORION, str(ORION_TEACHER), 'work_dirs/orion_digits/quarter', heads=2, neurons=0.25, batches=1, size=0,
+        progress=False,
+    )  # fmt: skip
+    Path('checkpoints').mkdir(exist_ok=True)
+    torch.save(mobilenet_v3_small().state_dict(), 'checkpoints/mobilenet_v3_small_imagenet.pth')
+
+
+def _save_once(config: str, file: Path) -> None:
+    if not file.is_file():
+        save_teacher(config, file)
 
 
 def check_clean(name: str, static: bool) -> dict[str, Any]:
@@ -62,7 +75,7 @@ def check_clean(name: str, static: bool) -> dict[str, Any]:
 def try_clean(log: Callable[[str], None], dry_runs: int, hosts: bool) -> dict[str, Any]:
     """Check configs that work: ours, generated ones, and the recipes of mmdet and mmseg."""
     own = shipped()
-    make_own_teachers(own)
+    make_own_weights(own)
     rows = [check_clean(name, static=True) for name in own]
     generated = []
     for package in ('mmdet', 'mmseg'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ def make_files(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'configs').symlink_to(ROOT / 'configs')
     make_digit_scenes(folder / 'data' / 'digit_scenes', train=8, val=4, progress=False)
+    make_digit_scenes(folder / 'data' / 'orion_digits', train=8, val=4, size=64, progress=False)
     make_coco(folder / 'data' / 'coco')
+    make_real_data(folder / 'work_dirs' / 'real_data' / 'data')
     make_cityscapes(folder / 'data' / 'cityscapes')
     make_voc(folder / 'data' / 'VOCdevkit' / 'VOC2012')
     (folder / 'gfl_student.py').write_text(STUDENT.format(width=8, neck=16))
@@ -102,27 +105,44 @@ def make_coco(folder: Path) -> None:
     """Write COCO's 80 categories with a few images, boxes and masks."""
     from mmdet.datasets import CocoDataset
 
-    categories = [dict(id=n + 1, name=name) for n, name in enumerate(CocoDataset.METAINFO['classes'])]
-    height, width = COCO_SIZE
     for split in ('train', 'val'):
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        (folder / f'{split}2017').mkdir(parents=True)
-        for number in range(IMAGES):
-            name = f'{split}{number:012d}.jpg'
-            _image(COCO_SIZE, number).save(folder / f'{split}2017' / name)
-            images.append(dict(id=number, file_name=name, height=height, width=width))
-            for part in range(2):
-                x, y, w, h = 10 + 40 * part, 12, 48, 56
-                annotations.append(
-                    dict(
-                        id=len(annotations) + 1, image_id=number, category_id=1 + (number + part) % 80, iscrowd=0,
-                        bbox=[x, y, w, h], area=w * h, segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]],
-                    )
-                )  # fmt: skip
         file = folder / 'annotations' / f'instances_{split}2017.json'
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+        write_coco(file, folder / f'{split}2017', CocoDataset.METAINFO['classes'], f'{split}{{:012d}}.jpg')
+
+
+def make_real_data(folder: Path) -> None:
+    """Write a few images in the two layouts that tools/benchmarks/real_data.py writes."""
+    cells = parse('configs/real_data/bccd.py').metainfo.classes
+    for split in ('train', 'val'):
+        write_coco(folder / 'bccd' / f'{split}.json', folder / 'bccd' / 'images', cells, f'{split}_{{}}.jpg')
+        for kind in ('images', 'masks'):
+            (folder / 'dubai' / split / kind).mkdir(parents=True)
+        for number in range(IMAGES):
+            _image((256, 256), number).save(folder / 'dubai' / split / 'images' / f'{number}.png')
+            labels = np.random.default_rng(number).integers(0, 5, (256, 256), dtype=np.uint8)
+            Image.fromarray(labels).save(folder / 'dubai' / split / 'masks' / f'{number}.png')
+
+
+def write_coco(file: Path, folder: Path, classes: Sequence[str], name: str) -> None:
+    """Write images, named by their number, with two objects each, and the annotations in COCO's format."""
+    categories = [dict(id=n + 1, name=one) for n, one in enumerate(classes)]
+    height, width = COCO_SIZE
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for parent in (folder, file.parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    for number in range(IMAGES):
+        _image(COCO_SIZE, number).save(folder / name.format(number))
+        images.append(dict(id=number, file_name=name.format(number), height=height, width=width))
+        for part in range(2):
+            x, y, w, h = 10 + 40 * part, 12, 48, 56
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1, image_id=number, category_id=1 + (number + part) % len(classes), iscrowd=0,
+                    bbox=[x, y, w, h], area=w * h, segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]],
+                )
+            )  # fmt: skip
+    file.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
 
 
 def make_cityscapes(folder: Path) -> None:

@@ -76,10 +76,13 @@ def explain(error: Exception) -> str:
 
 
 def _origin(error: Exception) -> str:
-    """Return the line of code that raised an exception, and where it is, such as "assert depth > 0 (vit.py, line 8)"."""
+    """Return the line of code that raised an exception, and its place: "assert depth > 0 (vit.py, line 8)"."""
     frames = traceback.extract_tb(error.__traceback__)
-    line = (frames[-1].line or '').rstrip(' \\') if frames else ''
-    return f'{line} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})' if frames else ''
+    if not frames:
+        return ''
+    last = frames[-1]
+    line = (last.line or '').rstrip(' \\')
+    return f'{line} ({Path(last.filename).name}, line {last.lineno})'
 
 
 @contextlib.contextmanager

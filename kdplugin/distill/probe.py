@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdplugin.distill.first_step import first_step
 from kdplugin.distill.ground_truth import is_detector
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import catch
@@ -149,7 +150,7 @@ def probe(
     kept, key = _KEPT.get(), (id(model), frozenset(paths), tuple(sizes))
     if kept is not None and key in kept:
         return kept[key]
-    with preserved_rng():
+    with preserved_rng(), first_step():
         found = _search(model, paths, owner, sizes)
         if not isinstance(found, ProbeResult):
             again = None if is_initialised(model) else _search(initialised_copy(model), paths, owner, sizes)

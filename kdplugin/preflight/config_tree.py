@@ -113,7 +113,7 @@ def _registries_below(key: str, path: str, registries: Registries, model: bool) 
         return (roots.DATA_SAMPLERS,), False
     if registries == (roots.TRANSFORMS,):
         return registries, False
-    if path in ('default_hooks', 'visualizer', 'val_evaluator', 'test_evaluator'):
+    if path in ('default_hooks', 'visualizer') or (path.endswith('_evaluator') and key == 'metrics'):
         return registries, False
     if key == 'student' and path == 'model':
         return (roots.MODELS,), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from kdplugin.distill.ground_truth import segmentation_labels
 from kdplugin.distill.probe import synthetic_batch
 from kdplugin.preflight.data import head_classes
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.shrinking import shrunk
 
 IGNORED = 255
 
@@ -82,9 +84,16 @@ def _first(settings: Mapping[str, Any]) -> Any:
 
 @torch.no_grad()
 def _predict(student: Any, data: Any) -> None:
+    """Let the student predict, on a small image if it can: one that fails is told at its own size."""
     student.eval()
     if data is None:
         inputs, samples = synthetic_batch(student, (256, 256))
         student(inputs, samples, mode='predict')
         return
+    ready = student.data_preprocessor(copy.deepcopy(data), False)
+    small = shrunk(ready)
+    if small is not ready:
+        with contextlib.suppress(Exception):
+            student(**small, mode='predict')
+            return
     student.val_step(data)

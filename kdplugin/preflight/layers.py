@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from rich.text import Text
 from torch import nn
 
+from kdplugin.distill.first_step import first_step
 from kdplugin.distill.probe import LARGE_SIZE, as_evaluated, synthetic_batch
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import tensors_of
@@ -82,7 +83,7 @@ def recorded(model: nn.Module, run: Callable[[], object], size: tuple[int, int] 
     named = [(name, module) for name, module in model.named_modules() if name]
     hooks = [module.register_forward_hook(_recorder(name, seen, calls)) for name, module in named]
     try:
-        with preserved_rng(), torch.no_grad(), as_evaluated(model):
+        with preserved_rng(), first_step(), torch.no_grad(), as_evaluated(model):
             run()
     finally:
         for hook in hooks:

@@ -18,6 +18,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from kdplugin.distill.distiller import distillation_of
+from kdplugin.distill.first_step import first_step
 from kdplugin.distill.probe import PROBE_SIZE, probe_sizes, synthetic_batch
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.errors import TapError
@@ -93,7 +94,7 @@ def activation_bytes(student: Any, size: tuple[int, int], batch: int) -> int:
     student.train()
     kept = _Kept(student)
     inputs, samples = synthetic_batch(student, size, batch)
-    with preserved_rng(), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+    with preserved_rng(), first_step(), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
         losses = student(inputs, samples, mode='loss')
     del losses
     return kept.total + 2 * kept.largest + inputs.nbytes

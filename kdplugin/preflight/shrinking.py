@@ -21,6 +21,8 @@ INSTANCES = ('gt_instances', 'ignored_instances', 'proposals')
 MAPS = ('gt_sem_seg',)
 SCALED = ('bboxes', 'masks')
 KEPT = ('labels', 'scores')
+PADDINGS = ('padding_size', 'img_padding_size')
+"""Of mmseg: left, right, top, bottom."""
 SIZES = ('img_shape', 'pad_shape', 'batch_input_shape')
 
 
@@ -57,7 +59,12 @@ def _is_known(sample: Any) -> bool:
 def _scaled(sample: Any, by: tuple[float, float]) -> Any:
     """Return a sample whose ground truth is scaled by (vertical, horizontal) factors."""
     sample = copy.deepcopy(sample)
-    meta = {key: _times(sample.metainfo[key], by) for key in SIZES if key in sample.metainfo}
+    meta: dict[str, Any] = {key: _times(sample.metainfo[key], by) for key in SIZES if key in sample.metainfo}
+    meta |= {
+        key: [round(side * by[number < 2]) for number, side in enumerate(sample.metainfo[key])]
+        for key in PADDINGS
+        if key in sample.metainfo
+    }
     if 'scale_factor' in sample.metainfo:
         horizontal, vertical = sample.metainfo['scale_factor'][:2]
         meta['scale_factor'] = (horizontal * by[1], vertical * by[0])

@@ -15,6 +15,7 @@ from torch import nn
 
 from kdplugin.distill.distillation import Distillation, by_teacher
 from kdplugin.distill.distiller import attach
+from kdplugin.distill.first_step import first_step
 from kdplugin.distill.model_config import is_distillation, is_distiller, learns_velocities
 from kdplugin.distill.pairs import Pair, parse_pair
 from kdplugin.distill.probe import probed_once
@@ -64,7 +65,10 @@ def verify(config: Config, *, static: bool = False, gpus: int | None = None, dow
     """
     found, scope = Findings(), config.get('default_scope')
     trusted = config.get('trust_checkpoint') is True
-    with trust_checkpoints(trusted), preserved_rng(), recipes_listed_once(), probed_once(), quiet(logging.ERROR):
+    with contextlib.ExitStack() as stack:
+        for block in (trust_checkpoints(trusted), preserved_rng(), recipes_listed_once(), probed_once(), first_step()):
+            stack.enter_context(block)
+        stack.enter_context(quiet(logging.ERROR))
         init_default_scope(scope if isinstance(scope, str) and scope else 'mmengine')
         torch.manual_seed(0)
         files_exist = check_statically(found, config, gpus)

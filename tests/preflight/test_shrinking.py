@@ -71,7 +71,7 @@ def test_label_maps_keep_their_values() -> None:
     from mmseg.structures import SegDataSample
 
     labels = torch.randint(0, 19, (1, 64, 128)).repeat_interleave(16, 1).repeat_interleave(16, 2)
-    sample = SegDataSample(metainfo=dict(img_shape=(1024, 2048), pad_shape=(1024, 2048)))
+    sample = SegDataSample(metainfo=dict(img_shape=(1024, 2048), pad_shape=(1024, 2048), padding_size=[8, 0, 16, 0]))
     sample.gt_sem_seg = PixelData(data=labels, edges=labels == 3)
     small = shrunk(dict(inputs=torch.zeros(1, 3, 1024, 2048), data_samples=[sample]), most=256 * 512)
     got = small['data_samples'][0].gt_sem_seg.data
@@ -79,6 +79,7 @@ def test_label_maps_keep_their_values() -> None:
     assert torch.equal(got, labels[:, ::4, ::4])
     assert torch.equal(small['data_samples'][0].gt_sem_seg.edges, got == 3)
     assert small['data_samples'][0].pad_shape == (256, 512)
+    assert small['data_samples'][0].padding_size == [2, 0, 4, 0]
 
 
 @pytest.mark.parametrize('side', [801, 999, 1333])

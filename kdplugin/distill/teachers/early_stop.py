@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdplugin.distill.first_step import first_step
 from kdplugin.distill.probe import ProbeResult, few_proposals, synthetic_batch
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import Caught, catch, require_fired, tensors_of
@@ -111,7 +112,7 @@ def find_steady(
     failure: Exception | None = None
     sizes = list(dict.fromkeys([*sizes, *([] if probed.size is None else [probed.size])]))
     for size in [(height, width * 3 // 2) for height, width in sizes] + sizes:
-        with preserved_rng(), torch.no_grad(), few_proposals(model, paths):
+        with preserved_rng(), first_step(), torch.no_grad(), few_proposals(model, paths):
             inputs, samples = synthetic_batch(model, size, IMAGES)
             try:
                 with catch(model, paths, owner, clone=probed.overwritten) as caught:

@@ -13,6 +13,7 @@ from mmcv.cnn import fuse_conv_bn
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from kdplugin.distill.first_step import first_step
 from kdplugin.distill.rng import preserved_rng
 from kdplugin.distill.taps import catch
 from kdplugin.distill.teachers.early_stop import Steady, catch_until
@@ -147,7 +148,7 @@ def _trial(module: nn.Module, speed: Speed, taps: Sequence[str], steady: Steady,
     inputs = steady.inputs.contiguous(memory_format=torch.channels_last) if last else steady.inputs
     try:
         fast = FastParts(module, replace(speed, compile=False), taps)
-        with fast.in_place() as model, preserved_rng(), torch.no_grad():
+        with fast.in_place() as model, preserved_rng(), first_step(), torch.no_grad():
             lay_out(model, last)
             catching = catch(model, taps, owner) if steady.calls is None else catch_until(model, steady.calls, owner)
             with torch.autocast(inputs.device.type, enabled=False), catching as caught:

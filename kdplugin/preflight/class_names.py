@@ -7,8 +7,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kdplugin.preflight.data import LOADERS, OTHER_CLASSES, dataset_classes, datasets_of
+from kdplugin.preflight.data import EDGES, LOADERS, OTHER_CLASSES, dataset_classes, datasets_of
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import kind_of
 
 
 def configured_heads(settings: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -24,7 +25,8 @@ def configured_heads(settings: Any, path: str) -> Iterator[tuple[str, Mapping[st
             heads = value if isinstance(value, list | tuple) else [value]
             if str(key).endswith('_head') and key not in OTHER_CLASSES:
                 for number, head in enumerate(heads):
-                    if isinstance(head, Mapping) and isinstance(head.get('num_classes'), int):
+                    counts = isinstance(head, Mapping) and isinstance(head.get('num_classes'), int)
+                    if counts and kind_of(head) not in EDGES:
                         yield (below if head is value else f'{below}.{number}'), head
             if key not in ('rpn_head', 'pairs', 'teacher', 'teachers'):
                 yield from configured_heads(value, below)
@@ -75,6 +77,8 @@ def check_metainfo(found: Findings, config: Config) -> None:
 
 def check_class_names(found: Findings, config: Config) -> None:
     """Training and validation mean the same by their classes."""
+    if names_by_text(config.get('model')):
+        return
     train, val = (classes_of(config, loader) for loader in LOADERS)
     if train is None or val is None or train == val:
         return
@@ -91,9 +95,15 @@ def check_class_names(found: Findings, config: Config) -> None:
     )
 
 
+def names_by_text(model: Any) -> bool:
+    """Tell whether a model, or the student of one, is told by a text what to look for."""
+    one = model.get('student', model) if isinstance(model, Mapping) else None
+    return isinstance(one, Mapping) and one.get('language_model') is not None
+
+
 def configured_classes(model: Any) -> dict[str, int]:
     """Return ``num_classes`` of the heads in a model config by their path; empty where text names the classes."""
-    if not isinstance(model, Mapping) or model.get('language_model') is not None:
+    if not isinstance(model, Mapping) or names_by_text(model):
         return {}
     return {path.removeprefix('.'): head['num_classes'] for path, head in configured_heads(model, '')}
 

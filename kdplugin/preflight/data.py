@@ -25,6 +25,8 @@ FILTERS = ('filter_empty_gt', 'min_size')
 """Keys of ``filter_cfg`` that mmdet's datasets read."""
 OTHER_CLASSES = ('rpn_head', 'semantic_head')
 """Heads whose ``num_classes`` is not the dataset's: proposals are objects or not, HTC's semantic head sees stuff."""
+EDGES = ('STDCHead',)
+"""Types of heads that learn where things end, in two classes."""
 
 
 def plain_datasets(dataset: Any, path: str = 'dataset') -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -135,10 +137,25 @@ def near_files(path: str) -> str:
 
 def dataset_classes(dataset: Mapping[str, Any]) -> Any:
     """Return the ``classes`` that a dataset's config and type stand for, or None; nothing is read but a class list."""
+    return _metainfo(dataset).get('classes')
+
+
+def _metainfo(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a dataset's config and type say of the data; nothing of videos, whose trackers predict what they like."""
     kind = find_type(dataset.get('type'), (DATASETS,), dataset.get('_scope_'))
-    if not hasattr(kind, '_load_metainfo'):
-        return None
-    return kind._load_metainfo(copy.deepcopy(dataset.get('metainfo'))).get('classes')
+    videos = any(base.__name__ == 'BaseVideoDataset' for base in getattr(kind, '__mro__', ()))
+    if videos or not hasattr(kind, '_load_metainfo'):
+        return {}
+    return kind._load_metainfo(copy.deepcopy(dataset.get('metainfo'))) or {}
+
+
+def _shares(dataset: Mapping[str, Any]) -> set[int]:
+    """Return what heads may predict instead of all classes: the things or the stuff of a panoptic dataset."""
+    try:
+        found = _metainfo(dataset)
+    except Exception:  # told where classes are counted
+        return set()
+    return {len(found[key]) for key in ('thing_classes', 'stuff_classes') if found.get(key)}
 
 
 def head_classes(model: nn.Module) -> dict[str, int]:
@@ -150,6 +167,7 @@ def head_classes(model: nn.Module) -> dict[str, int]:
         for name, module in model.named_modules()
         if _owner(name).endswith('_head')
         and _owner(name) not in OTHER_CLASSES
+        and type(module).__name__ not in EDGES
         and isinstance(getattr(module, 'num_classes', None), int)
     }
 
@@ -169,13 +187,14 @@ def check_classes(found: Findings, config: Config, models: Mapping[str, Mapping[
         models: by path in the config, the classes of each head. Another number is an error for the student, whose
             labels come from the data, a warning for a teacher, of which features alone may be of use.
     """
+    shares = {one for loader in LOADERS for dataset in datasets_of(config, loader) for one in _shares(dataset)}
     for number, places in _class_counts(found, config).items():
         for path, heads in models.items():
             say, cure = found.error, 'Set num_classes of the head, or metainfo of the dataset'
             if 'teacher' in path:
                 say, cure = found.warning, 'Use a teacher of the same classes, or distil features only'
             for name, own in heads.items():
-                if own != number:
+                if own != number and own not in shares:
                     data = ' and '.join(places)
                     say(
                         f'{path}.{name}',

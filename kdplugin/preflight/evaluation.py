@@ -63,7 +63,7 @@ def check_suited(found: Findings, config: Config) -> None:
     kinds = {
         str(getattr(one.get('type'), '__name__', one.get('type'))) for one in datasets_of(config, 'val_dataloader')
     }
-    masks = _predicts_masks(config.get('model'))
+    masks = not config.get('model') or _predicts_masks(config.model)
     for path, metric in metrics_of(config, 'val_evaluator'):
         kind = kind_of(metric)
         boxes = any('Coco' in name for name in kinds) and config.get('default_scope') == 'mmdet'

@@ -169,3 +169,24 @@ def test_forms_that_are_not_read(tmp_path: Path) -> None:
     check_dataset_files(found, loaders(filter_cfg=dict(filter_empty_gt=True, min_size=32, my_own=1)))
     assert found.errors == []
     assert near_files(str(tmp_path)) == ' It is a folder.'
+
+
+def panoptic(heads: dict[str, int]) -> Findings:
+    init_default_scope('mmdet')
+    found, loader = Findings(), dict(dataset=dict(type='CocoPanopticDataset', ann_file='x.json'))
+    check_classes(found, Config(dict(train_dataloader=loader)), {'model': heads})
+    return found
+
+
+def test_heads_of_panoptic_data_predict_all_things_or_stuff() -> None:
+    assert panoptic({'bbox_head': 80, 'stuff_head': 53, 'mask_head': 133}) == []
+    assert 'predict the 133 classes of train_dataloader but got 79' in panoptic({'bbox_head': 79})[0].message
+
+
+def test_classes_of_videos_are_not_compared() -> None:
+    init_default_scope('mmdet')
+    assert dataset_classes(dict(type='MOTChallengeDataset', ann_file='x.json')) is None
+    found = Findings()
+    loader = dict(dataset=dict(type='MOTChallengeDataset', ann_file='x.json'))
+    check_classes(found, Config(dict(train_dataloader=loader)), {'model': {'bbox_head': 1}})
+    assert [one.level for one in found] == ['note']

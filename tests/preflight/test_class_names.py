@@ -80,3 +80,10 @@ def test_a_teacher_of_as_many_classes_means_the_same() -> None:
         check_teacher_names(found, ours, theirs, 'model.teacher')
     assert [(one.level, one.where) for one in found] == [('warning', 'model.teacher')]
     assert "'b' where the student has 'a'" in found[0].message
+
+
+def test_heads_that_learn_edges_and_models_that_read_texts_are_no_mistakes() -> None:
+    edges = dict(decode_head=dict(num_classes=19), auxiliary_head=[dict(type='STDCHead', num_classes=2)])
+    assert configured_classes(edges) == {'decode_head': 19}
+    for model, number in (({}, 1), (dict(language_model={}), 0), (dict(student=dict(language_model={})), 0)):
+        assert len(says(check_class_names, dict(data(('a', 'b'), ('a',)), model=model))) == number

@@ -107,3 +107,7 @@ def test_masks_are_measured_where_they_are_predicted(model: dict[str, Any], mask
 def test_panoptic_images_have_instances_in_a_file_of_their_own() -> None:
     loader = dict(dataset=dict(type='CocoPanopticDataset', ann_file='annotations/panoptic_val2017.json'))
     assert says(check_metrics, dict(val_evaluator=COCO, val_dataloader=loader)) == []
+
+
+def test_masks_of_no_model_are_not_judged() -> None:
+    assert says(check_suited, dict(val_evaluator=COCO)) == []

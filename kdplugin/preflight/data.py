@@ -141,7 +141,7 @@ def dataset_classes(dataset: Mapping[str, Any]) -> Any:
 
 
 def _metainfo(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a dataset's config and type say of the data; nothing of videos, whose trackers predict what they like."""
+    """Return what a dataset's config and type say of the data; nothing of videos, of which models track a part."""
     kind = find_type(dataset.get('type'), (DATASETS,), dataset.get('_scope_'))
     videos = any(base.__name__ == 'BaseVideoDataset' for base in getattr(kind, '__mro__', ()))
     if videos or not hasattr(kind, '_load_metainfo'):

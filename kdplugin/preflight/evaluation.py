@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from kdplugin.module_paths import did_you_mean
-from kdplugin.preflight.data import datasets_of
+from kdplugin.preflight.data import datasets_of, near_files
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import hooks_of, kind_of
 from kdplugin.preflight.registries import find_type
@@ -115,6 +116,12 @@ def _check_annotations(found: Findings, config: Config, path: str, metric: Mappi
             f'{path}.ann_file',
             f'Expected the annotations of {loader}, {root}{own}, but got {given}. The predictions would be compared '
             'with the labels of other images: give the same file.',
+        )
+    elif '://' not in given and not metric.get('backend_args') and not Path(given).is_file() and Path(root).is_dir():
+        found.error(
+            f'{path}.ann_file',
+            f'Expected a file of annotations but {given} does not exist.{near_files(given)} Give that of {loader}, '
+            f'{root}{own}.',
         )
 
 

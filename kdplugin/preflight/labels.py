@@ -1,23 +1,16 @@
-"""Are the labels of a batch such as the student's heads can learn, and does validation run?"""
+"""Are the labels of a batch such as the student's heads can learn?"""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS
 from torch import nn
 
 from kdplugin.distill.ground_truth import segmentation_labels
-from kdplugin.distill.probe import synthetic_batch
 from kdplugin.preflight.data import head_classes
 from kdplugin.preflight.findings import Findings
-from kdplugin.preflight.shrinking import shrunk
 
 IGNORED = 255
 
@@ -63,37 +56,3 @@ def _ignored(student: nn.Module) -> int:
     head = getattr(student, 'decode_head', None)
     value = getattr(head, 'ignore_index', IGNORED)
     return value if isinstance(value, int) else IGNORED
-
-
-def check_validation(found: Findings, config: Config, student: nn.Module, files_exist: bool) -> None:
-    """The first image of the validation comes through its pipeline, and the student predicts on it."""
-    loader = config.get('val_dataloader')
-    if not isinstance(loader, Mapping) or not isinstance(loader.get('dataset'), Mapping):
-        return
-    data: Any = None
-    if files_exist:
-        data = found.attempt('val_dataloader', 'an image of the validation', _first, loader['dataset'])
-        if data is None:
-            return
-    found.attempt('val_dataloader', 'the student to predict', _predict, student, data)
-
-
-def _first(settings: Mapping[str, Any]) -> Any:
-    return pseudo_collate([DATASETS.build(copy.deepcopy(settings))[0]])
-
-
-@torch.no_grad()
-def _predict(student: Any, data: Any) -> None:
-    """Let the student predict, on a small image if it can: one that fails is told at its own size."""
-    student.eval()
-    if data is None:
-        inputs, samples = synthetic_batch(student, (256, 256))
-        student(inputs, samples, mode='predict')
-        return
-    ready = student.data_preprocessor(copy.deepcopy(data), False)
-    small = shrunk(ready)
-    if small is not ready:
-        with contextlib.suppress(Exception):
-            student(**small, mode='predict')
-            return
-    student.val_step(data)

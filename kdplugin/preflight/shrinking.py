@@ -26,7 +26,7 @@ PADDINGS = ('padding_size', 'img_padding_size')
 SIZES = ('img_shape', 'pad_shape', 'batch_input_shape')
 
 
-def shrunk(data: Any, most: int = MOST) -> Any:
+def shrunk(data: Any, most: int = MOST, truth: bool = True) -> Any:
     """Return a batch whose images have about ``most`` pixels, or fewer, in the same shape; the batch itself if so.
 
     Boxes, masks and label maps of mmdet and mmseg samples shrink along. A batch that holds what nobody here can scale
@@ -35,6 +35,7 @@ def shrunk(data: Any, most: int = MOST) -> Any:
     Args:
         data: ``dict(inputs=Tensor (N, C, H, W), data_samples=[...])``, as a data preprocessor returns it; unchanged.
         most: pixels.
+        truth: labels belong to the images as they are, and not, as in validation, to those of the files.
     """
     images = data.get('inputs') if isinstance(data, Mapping) else None
     samples = data.get('data_samples') if isinstance(data, Mapping) else None
@@ -47,7 +48,7 @@ def shrunk(data: Any, most: int = MOST) -> Any:
     size = tuple(MULTIPLE * math.ceil(side * share / MULTIPLE) for side in (height, width))
     by = size[0] / height, size[1] / width
     inputs = F.interpolate(images, size=size, mode='bilinear', align_corners=False, antialias=True)
-    return {**data, 'inputs': inputs, 'data_samples': [_scaled(sample, by) for sample in samples]}
+    return {**data, 'inputs': inputs, 'data_samples': [_scaled(sample, by, truth) for sample in samples]}
 
 
 def _is_known(sample: Any) -> bool:
@@ -56,8 +57,8 @@ def _is_known(sample: Any) -> bool:
     return fields <= {*INSTANCES, *MAPS} and all(keys <= {*SCALED, *KEPT} for keys in instances)
 
 
-def _scaled(sample: Any, by: tuple[float, float]) -> Any:
-    """Return a sample whose ground truth is scaled by (vertical, horizontal) factors."""
+def _scaled(sample: Any, by: tuple[float, float], truth: bool) -> Any:
+    """Return a sample whose sizes, and ground truth if asked for, are scaled by (vertical, horizontal) factors."""
     sample = copy.deepcopy(sample)
     meta: dict[str, Any] = {key: _times(sample.metainfo[key], by) for key in SIZES if key in sample.metainfo}
     meta |= {
@@ -69,10 +70,10 @@ def _scaled(sample: Any, by: tuple[float, float]) -> Any:
         horizontal, vertical = sample.metainfo['scale_factor'][:2]
         meta['scale_factor'] = (horizontal * by[1], vertical * by[0])
     sample.set_metainfo(meta)
-    for name in INSTANCES:
+    for name in INSTANCES if truth else ():
         if name in sample:
             _scale_instances(sample.get(name), by)
-    for name in MAPS:
+    for name in MAPS if truth else ():
         if name in sample:
             _scale_map(sample.get(name), by)
     return sample

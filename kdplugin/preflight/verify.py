@@ -27,7 +27,7 @@ from kdplugin.preflight.balance import check_balance, check_counted_once
 from kdplugin.preflight.batch import check_batch, check_caches
 from kdplugin.preflight.building import check_hooks_build, check_schedulers_build
 from kdplugin.preflight.findings import Findings
-from kdplugin.preflight.labels import check_labels, check_validation
+from kdplugin.preflight.labels import check_labels
 from kdplugin.preflight.models import check_frozen, check_student, check_teacher
 from kdplugin.preflight.optimizers import check_optimizer_builds, check_space
 from kdplugin.preflight.pairs import check_tap_paths, check_taps
@@ -47,6 +47,7 @@ from kdplugin.preflight.step import (
     note_shares,
     run_step,
 )
+from kdplugin.preflight.validation import check_validation
 from kdplugin.weights.reading.io import trust_checkpoints
 
 

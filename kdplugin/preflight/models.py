@@ -24,6 +24,7 @@ from kdplugin.errors import CheckpointError
 from kdplugin.module_paths import did_you_mean, match_modules
 from kdplugin.preflight.data import near_files
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.initial_weights import check_pretrained_fits
 from kdplugin.reports.tables import count
 
 
@@ -45,7 +46,10 @@ def check_student(found: Findings, config: Config) -> tuple[nn.Module | None, bo
         size = count(sum(parameter.numel() for parameter in student.parameters()))
         found.note(where, f'{type(student).__name__}, {size} parameters.')
         if ready and hasattr(student, 'init_weights'):  # a model of diffusers has none
+            before = len(found.errors)
             found.attempt(where, 'its weights to be initialised', student.init_weights)
+            if len(found.errors) == before:
+                check_pretrained_fits(found, where, student)
     return student, ready
 
 

@@ -32,6 +32,7 @@ from kdplugin.preflight.data import check_classes, check_dataset_files
 from kdplugin.preflight.evaluation import check_best, check_metrics, check_suited
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.forms import check_forms
+from kdplugin.preflight.frozen_start import check_frozen_start
 from kdplugin.preflight.hook_action import check_hooks
 from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
 from kdplugin.preflight.loaders import check_loaders
@@ -117,6 +118,7 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('classes', check_metainfo, config)
     found.run('classes', check_class_names, config)
     found.run('recipe', check_recipe, config)
+    found.run('frozen', check_frozen_start, config)
     _check_model(found, config)
     return files_exist
 

@@ -14,14 +14,18 @@ from torch import nn
 from kdplugin.distill.probe import probe_sizes, synthetic_batch
 from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import DataError
+from kdplugin.preflight.data_size import check_data_size
 from kdplugin.preflight.findings import EMPTY_DATASET, Findings
 
 IMAGES = 2
 """Batch normalisation over a 1x1 map needs more than one image."""
 
 
-def first_batch(config: Config) -> Any:
+def first_batch(config: Config) -> tuple[Any, int]:
     """Load the first ``IMAGES`` images (or the config's batch, if it is smaller) as training would, in this process.
+
+    Returns:
+        The batch, and how many images there are in all.
 
     Raises:
         DataError: the training dataset is empty.
@@ -33,10 +37,10 @@ def first_batch(config: Config) -> Any:
     loader.dataset = dataset
     if loader.get('batch_size'):
         loader.batch_size = min(loader.batch_size, IMAGES)
-    loader.update(num_workers=0, persistent_workers=False)
+    loader.update(num_workers=0, persistent_workers=False, drop_last=False)
     for key in ('prefetch_factor', 'pin_memory'):
         loader.pop(key, None)
-    return next(iter(Runner.build_dataloader(loader, seed=0)))
+    return next(iter(Runner.build_dataloader(loader, seed=0))), len(dataset)
 
 
 def check_batch(
@@ -48,8 +52,10 @@ def check_batch(
     learns from no images.
     """
     if files_exist and config.get('train_dataloader'):
-        batch = found.attempt('train_dataloader', 'a training batch', first_batch, config)
-        if batch is not None:
+        first = found.attempt('train_dataloader', 'a training batch', first_batch, config)
+        if first is not None:
+            batch, images = first
+            found.run('data size', check_data_size, config, images)
             preprocess: Any = student.data_preprocessor
             data = found.attempt('data_preprocessor', 'it to take the batch', preprocess, batch, True)
             if data is not None:

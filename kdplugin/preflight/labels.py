@@ -35,6 +35,12 @@ def check_labels(found: Findings, student: nn.Module, data: Any) -> None:
                 f'Expected labels from 0 to {most - 1}, or {_ignored(student)}, but got {wrong[:8]}. Correct '
                 'num_classes, reduce_zero_label, or the label images.',
             )
+        elif most == 2 and {int(one) for one in labels.unique()} == {0, _ignored(student)}:
+            found.warning(
+                'train_dataloader.dataset',
+                f'Expected labels 0 and 1 but this batch has 0 and {_ignored(student)}, which is ignored, so that '
+                'class 1 is never learnt. If the label images are masks of 0 and 255, write them as 0 and 1.',
+            )
         if bool((labels == _ignored(student)).all()):
             found.warning(
                 'train_dataloader.dataset',

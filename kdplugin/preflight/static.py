@@ -35,6 +35,7 @@ from kdplugin.preflight.forms import check_forms
 from kdplugin.preflight.frozen_start import check_frozen_start
 from kdplugin.preflight.hook_action import check_hooks
 from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
+from kdplugin.preflight.label_values import check_ignored_class, check_zero_label
 from kdplugin.preflight.loaders import check_loaders
 from kdplugin.preflight.models import (
     check_initial_weights,
@@ -117,6 +118,7 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('learning rate', check_batch_and_rate, config, gpus)
     found.run('classes', check_metainfo, config)
     found.run('classes', check_class_names, config)
+    found.run('labels', check_zero_label, config)
     found.run('recipe', check_recipe, config)
     found.run('frozen', check_frozen_start, config)
     _check_model(found, config)
@@ -144,6 +146,7 @@ def _check_model(found: Findings, config: Config) -> None:
         found.run('files', check_pretrained, 'load_from', [load])
     found.run('colours', check_colours, config, student, where)
     found.run('classes', check_class_weights, student, where)
+    found.run('labels', check_ignored_class, student, where)
     found.run('files', check_initial_weights, student, where)
     heads: dict[str, Mapping[str, int]] = {where: configured_classes(student)}
     if is_distiller(model):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import nn
+from torch import Tensor, nn
 
 from kdplugin.distill.distillation import Distillation, by_teacher
 from kdplugin.distill.distiller import attach
@@ -28,7 +28,7 @@ from kdplugin.preflight.batch import check_batch, check_caches
 from kdplugin.preflight.building import check_hooks_build, check_schedulers_build
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.labels import check_labels
-from kdplugin.preflight.models import check_frozen, check_student, check_teacher
+from kdplugin.preflight.models import check_frozen, check_student, check_teacher, student_path
 from kdplugin.preflight.optimizers import check_optimizer_builds, check_space
 from kdplugin.preflight.pairs import check_tap_paths, check_taps
 from kdplugin.preflight.projection import check_projection
@@ -47,6 +47,7 @@ from kdplugin.preflight.step import (
     note_shares,
     run_step,
 )
+from kdplugin.preflight.strides import check_strides, seen_maps
 from kdplugin.preflight.validation import check_validation
 from kdplugin.weights.reading.io import trust_checkpoints
 
@@ -203,9 +204,12 @@ def _take_step(
     """Take one step on a batch and judge it; True if it could be taken."""
     with found.during('training step'):
         small = shrunk(data)
-        step = None if small is data else _small_step(student, distillation, small)
+        with seen_maps(student) as maps:
+            step = None if small is data else _small_step(student, distillation, small)
         if step is None:
-            step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
+            small = data
+            with seen_maps(student) as maps:
+                step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
         else:
             height, width = small['inputs'].shape[-2:]
             name = f'{name}, made small ({height}x{width})'
@@ -213,6 +217,9 @@ def _take_step(
             found.note(STEP, 'not checked: finite losses and gradients, because the step failed.')
             return False
         _judge(found, config, student, step, distillation, name, trusted)
+        images = small.get('inputs') if isinstance(small, Mapping) else None
+        if isinstance(images, Tensor):
+            found.run('strides', check_strides, student_path(config), student, maps, images.shape[-2])
         for teacher in teachers:
             check_teacher_untouched(found, teacher)
     return True

@@ -32,3 +32,20 @@ def test_labels_of_boxes_are_classes_of_the_head() -> None:
     none = Findings()
     check_labels(none, build(detector(), initialise=False), batch)
     assert none == []
+
+
+def test_masks_of_black_and_white_have_one_class_only() -> None:
+    batch, found = segmentation_batch(), Findings()
+    for sample in batch['data_samples']:
+        labels = sample.gt_sem_seg.data
+        labels[:] = 0
+        labels[..., :4] = 255
+    check_labels(found, build(segmentor(classes=2), initialise=False), batch)
+    assert [one.level for one in found] == ['warning']
+    assert 'this batch has 0 and 255, which is ignored, so that class 1 is never learnt' in found[0].message
+    other = Findings()
+    check_labels(other, build(segmentor(classes=3), initialise=False), batch)
+    for sample in batch['data_samples']:
+        sample.gt_sem_seg.data[..., 4:8] = 1
+    check_labels(other, build(segmentor(classes=2), initialise=False), batch)
+    assert other == []

@@ -24,6 +24,8 @@ class DistillationLoss(nn.Module):
     arrive as maps, or as (N, C, L) where they lie on no grid. 'relations' come as they are, because the formula itself
     takes other widths (or is wrong on resized tensors).
 
+    ``least_images`` of a batch are what the loss compares; of fewer it is 0.
+
     ``takes`` names the keywords that the loss can use beside the two tensors, ``needs`` those among them without
     which it cannot be computed. Every class accepts ``labels``, used or not.
     """
@@ -31,6 +33,7 @@ class DistillationLoss(nn.Module):
     compares: ClassVar[Literal['features', 'logits', 'relations']]
     takes: ClassVar[tuple[str, ...]] = ('labels',)
     needs: ClassVar[tuple[str, ...]] = ()
+    least_images: ClassVar[int] = 1
     temperature: float | None = None
 
     def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor | None = None) -> Tensor:

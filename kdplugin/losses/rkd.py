@@ -105,6 +105,7 @@ class RKDLoss(DistillationLoss):
     """
 
     compares = 'relations'
+    least_images = 3
 
     def __init__(self, distance_weight: float = 1.0, angle_weight: float = 2.0, ignore_index: Ignored = 255) -> None:
         super().__init__()

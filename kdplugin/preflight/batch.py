@@ -16,13 +16,15 @@ from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import DataError
 from kdplugin.preflight.data_size import check_data_size
 from kdplugin.preflight.findings import EMPTY_DATASET, Findings
+from kdplugin.preflight.least_images import least_images
 
+RANDOM = 'a batch of random images'
 IMAGES = 2
 """Batch normalisation over a 1x1 map needs more than one image."""
 
 
 def first_batch(config: Config) -> tuple[Any, int]:
-    """Load the first ``IMAGES`` images (or the config's batch, if it is smaller) as training would, in this process.
+    """Load the first images as training would, in this process: ``IMAGES``, or what a loss needs, or a smaller batch.
 
     Returns:
         The batch, and how many images there are in all.
@@ -36,7 +38,7 @@ def first_batch(config: Config) -> tuple[Any, int]:
         raise DataError(EMPTY_DATASET)
     loader.dataset = dataset
     if loader.get('batch_size'):
-        loader.batch_size = min(loader.batch_size, IMAGES)
+        loader.batch_size = min(loader.batch_size, max(IMAGES, least_images(config)))
     loader.update(num_workers=0, persistent_workers=False, drop_last=False)
     for key in ('prefetch_factor', 'pin_memory'):
         loader.pop(key, None)
@@ -63,8 +65,8 @@ def check_batch(
     if not of_images:
         return None, ''
     found.note('training step', 'not checked: real training images. The step below sees random ones.')
-    inputs, samples = synthetic_batch(student, probe_sizes(student)[-1], IMAGES)
-    return dict(inputs=inputs, data_samples=samples), 'a batch of random images'
+    inputs, samples = synthetic_batch(student, probe_sizes(student)[-1], max(IMAGES, least_images(config)))
+    return dict(inputs=inputs, data_samples=samples), RANDOM
 
 
 def check_caches(found: Findings, config: Config, teachers: Mapping[str, Teacher], files_exist: bool) -> None:

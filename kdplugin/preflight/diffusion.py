@@ -58,6 +58,12 @@ def check_diffusion(found: Findings, config: Config) -> None:
     """Keys, teacher, student, taps, text encoder and prompts of a distillation from a video transformer are right."""
     model = config.model
     _check_keys(found, model)
+    if config.get('val_cfg') is not None:
+        found.error(
+            'val_cfg',
+            'Expected no validation, because no metric measures what this student makes, but got one. Remove val_cfg, '
+            'val_dataloader and val_evaluator; python tools/production_test.py tests a student.',
+        )
     teacher = teacher_layout(found, model.get('teacher'))
     student = found.attempt('model.student', 'the student to build', _without_values, model.get('student'))
     if teacher is not None and student is not None:

@@ -12,6 +12,7 @@ from kdplugin.distill.probe import ProbeResult, probe, probe_sizes
 from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.module_paths import find_module
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import kind_of
 
 FAR = 4.0
 """Times by which strides may differ: neighbouring levels of a pyramid, and those after them."""
@@ -25,6 +26,18 @@ def check_pair(found: Findings, name: str, entry: Mapping[str, Any]) -> None:
     if _check_forms(found, where, entry):
         return
     found.attempt(where, 'the pair to build', build_method, name, entry)
+    _check_distributions(found, where, entry)
+
+
+def _check_distributions(found: Findings, where: str, entry: Mapping[str, Any]) -> None:
+    """The four sides of GFL's boxes are not compared as one distribution."""
+    taps, loss = [str(tap) for tap in taps_of(entry)], entry.get('loss')
+    if isinstance(loss, Mapping) and kind_of(loss) == 'KLDivergenceLoss' and any('gfl_reg' in tap for tap in taps):
+        found.warning(
+            f'{where}.loss',
+            'Expected one distribution for each side of a box but got one for all four of them. Write '
+            "loss=dict(type='kdplugin.LocalizationDistillationLoss').",
+        )
 
 
 def _check_forms(found: Findings, where: str, entry: Mapping[str, Any]) -> bool:

@@ -36,6 +36,7 @@ from kdplugin.preflight.frozen_start import check_frozen_start
 from kdplugin.preflight.hook_action import check_hooks
 from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
 from kdplugin.preflight.label_values import check_ignored_class, check_zero_label
+from kdplugin.preflight.least_images import check_least_images
 from kdplugin.preflight.loaders import check_loaders
 from kdplugin.preflight.models import (
     check_initial_weights,
@@ -111,6 +112,7 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('schedules', check_scheduler_shapes, config)
     found.run('schedules', check_pair_schedules, config)
     found.run('schedules', check_pair_weights, config)
+    found.run('pairs', check_least_images, config)
     for hooks in (check_hooks, check_hook_entries, check_averages, check_projection_source):
         found.run('hooks', hooks, config)
     found.run('optimizer', check_optimizer, config)

@@ -69,8 +69,36 @@ def check_finite(found: Findings, step: Step) -> bool:
     return not wrong
 
 
-def check_pair_gradient(found: Findings, student: nn.Module, pair: Pair, step: Step) -> None:
-    """A pair pulls at the student itself, not at its adapter alone."""
+def check_own_losses(found: Findings, step: Step) -> None:
+    """The student has losses of its own: mmengine adds those alone whose names contain 'loss'."""
+    own = [name for name in step.terms if not name.startswith('loss_kd_')]
+    others = [name for name in step.losses if 'loss' not in name and not name.startswith(('kd_', 'acc'))]
+    if not own:
+        named = f' {others[:4]} lack that word.' if others else ''
+        found.error(
+            STEP,
+            f"Expected losses of the student's own, with 'loss' in their names, but got none.{named} The task is not "
+            'trained: correct loss_name of the heads, such as loss_ce.',
+        )
+    wrong = [f'{name}={value:.4g}' for name, value in step.terms.items() if name in own and value < 0]
+    if wrong:
+        found.warning(
+            STEP,
+            f'Expected losses of at least 0 but got {", ".join(wrong)}, which would grow without end. Check '
+            'loss_weight.',
+        )
+
+
+def check_pair_gradient(found: Findings, student: nn.Module, pair: Pair, step: Step, real: bool = True) -> None:
+    """A pair pulls at the student itself, not at its adapter alone.
+
+    Args:
+        found: collects the findings.
+        student: in which the gradient should arrive.
+        pair: whose term is looked at.
+        step: with the term.
+        real: the images are those of the training; on others a gradient of zero says nothing.
+    """
     where, tap = f'model.pairs.{pair.name}', f'student tap {", ".join(map(repr, pair.student_taps))}'
     if step.overwritten & set(pair.student_taps):
         found.error(
@@ -87,10 +115,11 @@ def check_pair_gradient(found: Findings, student: nn.Module, pair: Pair, step: S
             f'Expected a gradient from {tap} to the student but none arrives, so the pair trains nothing. Unfreeze a '
             'module before the tap, or tap a later one.',
         )
-    elif not hidden and not (_pulls(term, near) or _pulls(term, own)):
+    elif real and not hidden and not (_pulls(term, near) or _pulls(term, own)):
         found.warning(
             where,
-            f'Expected a gradient at {tap} but it is zero on this batch. Check that both sides differ at the start.',
+            f'Expected a gradient at {tap} but it is zero on this batch. Check that both sides differ at the start, '
+            'and that there is something to compare: a softmax over one class is always 1 (write sigmoid=True).',
         )
 
 

@@ -24,7 +24,7 @@ from kdplugin.distill.settings import parse_task_weight, teacher_configs, teache
 from kdplugin.distill.teachers.teacher import Teacher
 from kdplugin.errors import ConfigError
 from kdplugin.preflight.balance import check_balance, check_counted_once
-from kdplugin.preflight.batch import check_batch, check_caches
+from kdplugin.preflight.batch import RANDOM, check_batch, check_caches
 from kdplugin.preflight.building import check_hooks_build, check_schedulers_build
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.labels import check_labels
@@ -41,6 +41,7 @@ from kdplugin.preflight.step import (
     STEP,
     Step,
     check_finite,
+    check_own_losses,
     check_pair_gradient,
     check_parameters,
     check_teacher_untouched,
@@ -256,8 +257,18 @@ def _judge(
     elif not trusted:
         found.note(STEP, 'not checked: finite losses, because some weights are random and not those of the training.')
     found.run('loss names', check_counted_once, step)
+    found.run('loss names', check_own_losses, step)
     for pair in distillation.active if distillation is not None and finite else ():
-        found.attempt(f'model.pairs.{pair.name}', 'a gradient', check_pair_gradient, found, student, pair, step)
+        found.attempt(
+            f'model.pairs.{pair.name}',
+            'a gradient',
+            check_pair_gradient,
+            found,
+            student,
+            pair,
+            step,
+            RANDOM not in name,
+        )
     unused = bool(config.get('find_unused_parameters', False))
     found.attempt(STEP, 'a backward pass', check_parameters, found, student, step.total, unused)
 

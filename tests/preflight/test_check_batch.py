@@ -76,3 +76,14 @@ def test_a_cache_needs_a_pipeline_without_chance(shared: Path, tmp_path: Path) -
         'not checked: whether its outputs can be kept in a cache, because there is no data.'
     ]
     assert not (tmp_path / 'cache').exists()
+
+
+def test_a_loss_that_compares_images_gets_as_many_as_it_needs(shared: Path, tmp_path: Path) -> None:
+    init_default_scope('mmseg')
+    pairs = dict(a=dict(tap='backbone', loss=dict(type='kdplugin.RKDLoss'), weight=1.0))
+    config = run_config(shared, tmp_path, distilled(shared, pairs))
+    student = build(segmentor())
+    for real in (True, False):
+        config.train_dataloader.batch_size = 8
+        data, _ = check_batch(Findings(), config, student, real)
+        assert len(data['inputs']) == 3

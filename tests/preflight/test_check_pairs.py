@@ -148,3 +148,18 @@ def test_one_tap_and_one_loss(changes: dict[str, Any], key: str, cure: str) -> N
     ((where, message),) = lines(found)
     assert where == f'model.pairs.mid.{key}'
     assert cure in message
+
+
+@pytest.mark.parametrize(
+    ('tap', 'loss', 'told'),
+    [
+        ('bbox_head.gfl_reg', 'KLDivergenceLoss', True),
+        ('bbox_head.gfl_cls', 'KLDivergenceLoss', False),
+        ('bbox_head.gfl_reg', 'LocalizationDistillationLoss', False),
+    ],
+)
+def test_sides_of_boxes_are_distributions_of_their_own(tap: str, loss: str, told: bool) -> None:
+    found = Findings()
+    check_pair(found, 'box', dict(tap=tap, loss=dict(type=f'kdplugin.{loss}'), weight=1.0))
+    assert [(one.level, one.where) for one in found] == [('warning', 'model.pairs.box.loss')] * told
+    assert all('one distribution for each side of a box' in one.message for one in found)

@@ -16,6 +16,7 @@ from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.step import (
     Step,
     check_finite,
+    check_own_losses,
     check_pair_gradient,
     check_parameters,
     check_teacher_untouched,
@@ -157,3 +158,36 @@ def test_a_pair_behind_a_recomputed_stage_is_no_error(shared: Path) -> None:
     for pair in distillation.pairs:
         found.attempt(pair.name, 'a gradient', check_pair_gradient, found, student, pair, step)
     assert found == []
+
+
+def test_a_gradient_of_zero_on_random_images_says_nothing(shared: Path) -> None:
+    student, distillation = student_of(shared)
+    step = run_step(student, distillation, segmentation_batch())
+    zero = Step({'loss_kd_mid': 0 * step.losses['loss_kd_mid']}, {}, step.total, frozenset())
+    found = Findings()
+    check_pair_gradient(found, student, distillation.pairs[0], zero, real=False)
+    assert found == []
+
+
+def named(*names: str, value: float = 1.0) -> Step:
+    losses = {name: torch.tensor(value) for name in names}
+    terms = {name: value for name in names if 'loss' in name}
+    return Step(losses, terms, torch.tensor(value), frozenset())
+
+
+def test_a_student_without_losses_of_its_own_is_an_error() -> None:
+    found = Findings()
+    check_own_losses(found, named('decode.loss_ce', 'decode.acc_seg', 'loss_kd_mid', 'kd_mid_raw'))
+    assert found == []
+    check_own_losses(found, named('decode.ce', 'acc_seg', 'loss_kd_mid', 'kd_mid_raw'))
+    assert [one.level for one in found] == ['error']
+    assert "but got none. ['decode.ce'] lack that word. The task is not trained" in found[0].message
+
+
+def test_a_loss_below_zero_is_a_warning() -> None:
+    found = Findings()
+    check_own_losses(found, named('loss_bbox', value=-2.0))
+    assert [one.level for one in found] == ['warning']
+    assert 'at least 0 but got loss_bbox=-2' in found[0].message
+    check_own_losses(found, named('loss_bbox', value=0.0))
+    assert len(found) == 1

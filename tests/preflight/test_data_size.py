@@ -27,7 +27,7 @@ def test_a_batch_is_left(images: int, level: int) -> None:
 
 @pytest.mark.parametrize(('images', 'drop_last', 'told'), [(657, False, False), (655, True, True)])
 def test_a_warm_up_ends_within_the_training(images: int, drop_last: bool, told: bool) -> None:
-    """500 iterations are 12 epochs of 41.7: there are 42 with 657 images, and 40 with 655 whose last batch is dropped."""
+    """500 iterations are 12 epochs of 41.7: 657 images make 42, and 655 whose last batch is dropped 40."""
     settings = config(drop_last, param_scheduler=[LINEAR, dict(type='MultiStepLR', by_epoch=True, end=600)])
     found = says(lambda found, settings: check_data_size(found, settings, images), settings)
     assert [(level, where) for level, where, _ in found] == [('warning', 'param_scheduler.0.end')] * told

@@ -155,3 +155,10 @@ def test_the_real_config_passes_on_the_layout_of_its_teacher(
     assert layout.parameters == 2 * 14_288_491_584
     config.model.pairs.last.teacher_tap = 'blocks.40'
     assert [one.where for one in verify(config, static=True).errors] == ['model.pairs.last.teacher_tap']
+
+
+def test_a_validation_that_nothing_measures_is_an_error(config: Config) -> None:
+    config.val_cfg = dict(type='ValLoop')
+    errors = [one for one in verify(config, static=True).errors if one.where == 'val_cfg']
+    assert len(errors) == 1
+    assert 'Expected no validation, because no metric measures what this student makes' in errors[0].message

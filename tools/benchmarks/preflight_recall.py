@@ -29,6 +29,7 @@ from mmengine.logging import MMLogger  # noqa: E402
 from preflight_cases.clean import check_clean, try_clean  # noqa: E402
 from preflight_cases.damage import damaged, damaged_text, everything_in  # noqa: E402
 from preflight_cases.fault_list import DATA, FILES, KEYS  # noqa: E402
+from preflight_cases.fault_list_learning import SILENT  # noqa: E402
 from preflight_cases.fault_list_more import LEARNING, PARTS, RUNNING, VIDEO  # noqa: E402
 from preflight_cases.fault_list_training import DISTILLATION, MORE, TRAINING  # noqa: E402
 from preflight_cases.faults import Fault  # noqa: E402
@@ -42,7 +43,7 @@ from kdplugin.preflight.findings import Findings  # noqa: E402
 from kdplugin.preflight.recipe_index import recipes_listed_once  # noqa: E402
 from kdplugin.preflight.verify import verify  # noqa: E402
 
-FAULTS = (*KEYS, *FILES, *DATA, *DISTILLATION, *TRAINING, *MORE, *PARTS, *LEARNING, *RUNNING, *VIDEO)
+FAULTS = (*KEYS, *FILES, *DATA, *DISTILLATION, *TRAINING, *MORE, *PARTS, *LEARNING, *RUNNING, *VIDEO, *SILENT)
 RESULT = ROOT / 'docs' / 'results' / 'preflight_recall.json'
 SYNTAX = {
     'a bracket that is not closed': ('model = dict(\n', 'Correct the line'),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from mmengine.logging import MMLogger
 
@@ -23,7 +24,10 @@ def logging_from(level: int) -> Iterator[None]:
 
 @contextmanager
 def quiet(level: int) -> Iterator[None]:
-    """Keep warnings out too: advice on training, and a line for each initialised tensor."""
-    with logging_from(level), warnings.catch_warnings():
+    """Keep warnings out too: advice on training, and a line for each initialised tensor.
+
+    What is printed, as COCO's reader does, goes to the standard error: the report alone is the standard output.
+    """
+    with logging_from(level), warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter('ignore')
         yield

@@ -35,3 +35,12 @@ def test_only_quiet_keeps_warnings() -> None:
             warnings.warn('logged', stacklevel=1)
         warnings.warn('after', stacklevel=1)
     assert [str(one.message) for one in heard] == ['logged', 'after']
+
+
+def test_what_is_printed_leaves_the_standard_output_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with quiet(logging.ERROR):
+        print('loading annotations into memory...')
+    print('{}')
+    said = capsys.readouterr()
+    assert said.out == '{}\n'
+    assert said.err == 'loading annotations into memory...\n'

@@ -43,6 +43,8 @@ from kdplugin.preflight.models import (
     pretrained_files,
     student_path,
 )
+from kdplugin.preflight.monitors import check_patience, check_rules
+from kdplugin.preflight.pair_phases import check_idle_weights, check_phases
 from kdplugin.preflight.pair_weights import check_pair_weights
 from kdplugin.preflight.pairs import check_pair
 from kdplugin.preflight.pipeline_order import check_pipeline_order
@@ -62,6 +64,7 @@ from kdplugin.preflight.runner_settings import (
 )
 from kdplugin.preflight.samples import check_samples
 from kdplugin.preflight.scheduler_shape import check_scheduler_shapes
+from kdplugin.preflight.scheduler_time import check_scheduler_time
 from kdplugin.preflight.surroundings import check_colours, check_environment, check_scope
 from kdplugin.preflight.teacher_config import (
     same_file,
@@ -103,12 +106,13 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('preprocessing', check_preprocessor, config)
     found.run('metrics', check_metrics, config)
     found.run('metrics', check_suited, config)
-    found.run('metrics', check_best, config)
+    for monitored in (check_best, check_rules, check_patience):
+        found.run('metrics', monitored, config)
     found.run('length', check_length, config)
-    found.run('schedules', check_rates, config)
-    found.run('schedules', check_scheduler_shapes, config)
-    found.run('schedules', check_pair_schedules, config)
-    found.run('schedules', check_pair_weights, config)
+    for rates in (check_rates, check_scheduler_shapes, check_scheduler_time):
+        found.run('schedules', rates, config)
+    for weights in (check_pair_schedules, check_pair_weights, check_phases, check_idle_weights):
+        found.run('schedules', weights, config)
     for hooks in (check_hooks, check_hook_entries, check_averages, check_projection_source):
         found.run('hooks', hooks, config)
     found.run('optimizer', check_optimizer, config)

@@ -19,6 +19,9 @@ from kdplugin.preflight.rates import optimizer_of
 EPOCH = 1000
 """Iterations of an epoch that schedulers are built for: how many there are depends on the data."""
 
+STEPS = 2
+"""Steps after which a scheduler has read all of its numbers."""
+
 
 def check_schedulers_build(found: Findings, config: Config) -> None:
     """Every scheduler takes its settings; they step an optimizer of one number."""
@@ -35,7 +38,12 @@ def check_schedulers_build(found: Findings, config: Config) -> None:
 
 
 def _build_scheduler(settings: Mapping[str, object], given: Mapping[str, object]) -> object:
-    return PARAM_SCHEDULERS.build(copy.deepcopy(dict(settings)), default_args=dict(given))
+    """Build a scheduler and step it where it begins, since some of its numbers are not read before."""
+    scheduler = PARAM_SCHEDULERS.build(copy.deepcopy(dict(settings)), default_args=dict(given))
+    scheduler._global_step = max(getattr(scheduler, 'begin', 0), 1)
+    for _ in range(STEPS):
+        scheduler.step()
+    return scheduler
 
 
 def check_hooks_build(found: Findings, config: Config) -> None:

@@ -22,7 +22,7 @@ BEGINS = {
     'save_begin': None, 'apply_epoch': True,
 }  # fmt: skip
 """Settings that say when a hook begins to act, and whether in epochs; None where by_epoch says so."""
-APART = {
+APART: dict[str, dict[str, Any]] = {
     'PipelineSwitchHook': {'switch_epoch': None}, 'WeightProjectionHook': {'target': 'backbone'},
     'EarlyStoppingHook': {'monitor': None},
 }  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeGuard
 
 from mmengine.config import Config
 
@@ -26,7 +26,7 @@ FEW = 100
 def check_scheduler_time(found: Findings, config: Config) -> None:
     """Schedulers count in the unit that they are written in, over the whole training and each step once."""
     schedulers, length = config.get('param_scheduler'), RunLength.of(config)
-    parts = [part for part in typed_below(schedulers, 'param_scheduler', ())] if schedulers else []
+    parts = list(typed_below(schedulers, 'param_scheduler', ())) if schedulers else []
     for part in parts:
         _check_conversion(found, part)
         _check_milestones(found, part, length)
@@ -101,11 +101,11 @@ def _say_epochs(found: Findings, part: Typed, what: str, epochs: int) -> None:
     found.add('warning' if rises else 'error', f'{part.path}.by_epoch', message)
 
 
-def _all_counts(value: Any) -> bool:
+def _all_counts(value: Any) -> TypeGuard[Sequence[int]]:
     return isinstance(value, list | tuple) and all(map(is_count, value))
 
 
-def _is_factor(value: Any) -> bool:
+def _is_factor(value: Any) -> TypeGuard[float]:
     return isinstance(value, float) and 0 < value < 1
 
 

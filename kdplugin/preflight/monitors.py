@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ from kdplugin.preflight.config_tree import typed_below
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import hooks_of, kind_of
 
-HIGHER = ('map', 'miou', 'mdice', 'macc', 'aacc', 'mfscore', 'mprecision', 'mrecall', 'ar@', 'accuracy')
-"""Parts of the names of metrics that are better the larger they are."""
+HIGHER = {'map', 'miou', 'mdice', 'macc', 'aacc', 'mfscore', 'mprecision', 'mrecall', 'ar', 'accuracy'}
+"""Words in the names of metrics that are better the larger they are."""
 PERCENT = ('mIoU', 'mDice', 'mAcc', 'aAcc', 'mFscore', 'mPrecision', 'mRecall')
 """Metrics from 0 to 100; those of boxes go from 0 to 1."""
 COARSE = 0.05
@@ -66,10 +67,10 @@ def better(name: str) -> str | None:
         >>> better('coco/bbox_mAP'), better('loss'), better('FID')
         ('greater', 'less', None)
     """
-    last = name.rpartition('/')[2].lower()
-    if 'loss' in last:
+    words = set(re.split('[^a-z0-9]', name.rpartition('/')[2].lower()))
+    if 'loss' in words:
         return 'less'
-    return 'greater' if any(part in last for part in HIGHER) else None
+    return 'greater' if words & HIGHER else None
 
 
 def check_rules(found: Findings, config: Config) -> None:

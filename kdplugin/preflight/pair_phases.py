@@ -43,7 +43,7 @@ def _check_ends(found: Findings, path: str, value: Any, schedule: Schedule, leng
     """A constant has no begin that nothing is before, and no end that nothing follows."""
     first, last = schedule.phases[0], schedule.phases[-1]
     paths = [path] if isinstance(value, Mapping) else [f'{path}.{number}' for number in range(len(schedule.phases))]
-    unit = ', by_epoch=True' if first.by_epoch else ''
+    unit, last_unit = (', by_epoch=True' if phase.by_epoch else '' for phase in (first, last))
     if first.kind == 'constant' and first.begin and first.start:
         found.warning(
             f'{paths[0]}.begin',
@@ -52,7 +52,7 @@ def _check_ends(found: Findings, path: str, value: Any, schedule: Schedule, leng
             f"dict(kind='constant', start={first.start:g}{unit})].",
         )
     if last.kind == 'constant' and last.end is not None and last.start and not _is_last(last, length):
-        stop = f'stop_after={last.end}{unit} beside weight' if '.pairs.' in path else 'a phase of 0 after it'
+        stop = f'stop_after={last.end}{last_unit} beside weight' if '.pairs.' in path else 'a phase of 0 after it'
         found.warning(
             f'{paths[-1]}.end',
             f'Expected another value after the constant {last.start:g} but got end={last.end} alone, which has no '

@@ -186,12 +186,17 @@ def _less(value: Any, other: Any) -> bool:
 def _check_twice(found: Findings, parts: list[Typed]) -> None:
     """No two schedulers of a kind begin together, whose factors are multiplied."""
     for one, other in combinations(parts, 2):
-        first, second = (
-            (kind_of(part.settings), by_epoch(part.settings), part.settings.get('begin', 0)) for part in (one, other)
-        )
-        if first == second:
+        if _place(one) == _place(other):
+            begin = one.settings.get('begin', 0)
             found.warning(
                 other.path,
-                f'Expected one {first[0]} from step {first[2]} on but got {one.path} besides. Their factors are '
-                'multiplied: remove one, or correct begin.',
+                f'Expected one {kind_of(one.settings)} from step {begin} on but got {one.path} besides. Their factors '
+                'are multiplied: remove one, or correct begin.',
             )
+
+
+def _place(part: Typed) -> tuple[Any, ...]:
+    """Return what two schedulers have in common that are multiplied: optimizer, kind, number and beginning."""
+    settings = part.settings
+    begin, number = settings.get('begin', 0), settings.get('param_name')
+    return part.path.rpartition('.')[0], kind_of(settings), number, by_epoch(settings), begin

@@ -22,9 +22,8 @@ def stopping(name: str, **settings: Any) -> dict[str, Any]:
 
 
 def test_names_tell_which_way_is_better() -> None:
-    assert [better(name) for name in ('coco/segm_mAP_50', 'mIoU', 'loss_bbox', 'map/FID')] == [
-        'greater', 'greater', 'less', None,
-    ]  # fmt: skip
+    names = ('coco/segm_mAP_50', 'mIoU', 'coco/AR@100', 'loss_bbox', 'map/FID', 'heatmap_error', 'glossiness')
+    assert [better(name) for name in names] == ['greater', 'greater', 'greater', 'less', None, None, None]
 
 
 def test_every_metric_that_somebody_acts_on() -> None:

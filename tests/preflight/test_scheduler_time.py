@@ -71,3 +71,5 @@ def test_factors_are_not_multiplied() -> None:
     assert (
         says(check_scheduler_time, config(EPOCHS, WARM, dict(WARM, type='mmengine.LinearLR', begin=500, end=900))) == []
     )
+    other_optimizer = dict(train_cfg=EPOCHS, param_scheduler=dict(a=[WARM], b=[WARM]))
+    assert says(check_scheduler_time, other_optimizer) == []

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Mapping
 
 from mmengine.config import Config
-from mmengine.registry import HOOKS, PARAM_SCHEDULERS
+from mmengine.registry import HOOKS, LOG_PROCESSORS, PARAM_SCHEDULERS
 from torch import nn
 from torch.optim import SGD
 
@@ -18,6 +18,9 @@ from kdplugin.preflight.rates import optimizer_of
 
 EPOCH = 1000
 """Iterations of an epoch that schedulers are built for: how many there are depends on the data."""
+
+STEPS = 2
+"""Steps after which a scheduler has read all of its numbers."""
 
 
 def check_schedulers_build(found: Findings, config: Config) -> None:
@@ -35,12 +38,21 @@ def check_schedulers_build(found: Findings, config: Config) -> None:
 
 
 def _build_scheduler(settings: Mapping[str, object], given: Mapping[str, object]) -> object:
-    return PARAM_SCHEDULERS.build(copy.deepcopy(dict(settings)), default_args=dict(given))
+    """Build a scheduler and step it where it begins, since some of its numbers are not read before."""
+    scheduler = PARAM_SCHEDULERS.build(copy.deepcopy(dict(settings)), default_args=dict(given))
+    scheduler._global_step = max(getattr(scheduler, 'begin', 0), 1)
+    for _ in range(STEPS):
+        scheduler.step()
+    return scheduler
 
 
 def check_hooks_build(found: Findings, config: Config) -> None:
-    """Every hook takes its settings."""
+    """Every hook, and what makes the lines of the log, takes its settings."""
     flagged = {finding.where for finding in found.errors}
+    log = config.get('log_processor')
+    if isinstance(log, Mapping) and not any(where.startswith('log_processor') for where in flagged):
+        settings = {'type': 'LogProcessor', **copy.deepcopy(dict(log))}
+        found.attempt('log_processor', "the log's processor to build", LOG_PROCESSORS.build, settings)
     for path, hook in hooks_of(config):
         if not any(where.startswith(path) for where in flagged) and 'Projection' not in str(hook.get('type')):
             settings = {key: value for key, value in copy.deepcopy(dict(hook)).items() if key != 'priority'}

@@ -13,10 +13,14 @@ from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.data import datasets_of, near_files
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import hooks_of, kind_of
+from kdplugin.preflight.monitors import plateaus
 from kdplugin.preflight.registries import find_type
 
 COCO = ('bbox', 'segm', 'proposal', 'proposal_fast')
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+COCO_RECALL = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
+DEFAULTS = {'CocoMetric': 'bbox', 'LVISMetric': 'bbox', 'IoUMetric': 'mIoU', 'VOCMetric': 'mAP'}
+"""What a metric measures where its config does not say."""
 CHOICES = {
     'CocoMetric': ('metric', COCO),
     'LVISMetric': ('metric', COCO),
@@ -56,6 +60,7 @@ def check_metrics(found: Findings, config: Config) -> None:
                         f'Expected {setting} of {list(choices)} but got {value!r}.{did_you_mean(str(value), choices)} '
                         'Choose one.',
                     )
+            _check_items(found, path, metric)
             _check_annotations(found, config, path, metric, loader)
 
 
@@ -127,37 +132,54 @@ def _check_annotations(found: Findings, config: Config, path: str, metric: Mappi
 
 def reported(config: Mapping[str, Any]) -> list[str] | None:
     """Return the names of all metrics of a validation, None where a metric is not known here."""
-    names: list[str] = []
-    for _, metric in metrics_of(config, 'val_evaluator'):
-        kind = kind_of(metric)
-        setting, _ = CHOICES.get(kind, ('', ()))
-        values = metric.get(setting) or {
-            'CocoMetric': 'bbox',
-            'LVISMetric': 'bbox',
-            'IoUMetric': 'mIoU',
-            'VOCMetric': 'mAP',
-        }.get(kind)
-        values = [values] if isinstance(values, str) else values
-        if metric.get('prefix') is not None or not isinstance(values, list | tuple):
+    given = [_names(metric) for _, metric in metrics_of(config, 'val_evaluator')]
+    if not given or None in given:
+        return None
+    return list(dict.fromkeys(name for names in given for name in names or ()))
+
+
+def _names(metric: Mapping[str, Any]) -> list[str] | None:
+    """Return the names that one metric gives, none where it only writes files."""
+    kind = kind_of(metric)
+    setting, _ = CHOICES.get(kind, ('', ()))
+    values = metric.get(setting) or DEFAULTS.get(kind)
+    values = [values] if isinstance(values, str) else values
+    if not isinstance(values, list | tuple) or kind not in ('CocoMetric', 'IoUMetric'):
+        return None
+    if metric.get('format_only') is True:
+        return []
+    if kind == 'CocoMetric':
+        if metric.get('classwise') or any('proposal' in str(value) for value in values):
             return None
-        if kind == 'CocoMetric':
-            names += [f'coco/{value}_{item}' for value in values for item in COCO_ITEMS if 'proposal' not in value]
-            if any('proposal' in str(value) for value in values):
-                return None
-        elif kind == 'IoUMetric':
-            names += [name for value in values for name in SEGMENTATION.get(value, ())]
-        else:
-            return None
-    return list(dict.fromkeys(names)) or None
+        names = [f'{value}_{item}' for value in values for item in metric.get('metric_items') or COCO_ITEMS]
+    else:
+        names = [name for value in values for name in SEGMENTATION.get(value, ())]
+    prefix = metric.get('prefix') or ('coco' if kind == 'CocoMetric' else '')
+    return [f'{prefix}/{name}' if prefix else name for name in names]
+
+
+def _check_items(found: Findings, path: str, metric: Mapping[str, Any]) -> None:
+    """The numbers that COCO's metric is asked for are among those that it has."""
+    items, known = metric.get('metric_items'), (*COCO_ITEMS, *COCO_RECALL)
+    if kind_of(metric) != 'CocoMetric' or items is None:
+        return
+    if isinstance(items, str):
+        found.error(f'{path}.metric_items', f'Expected a list but got {items!r}. Write metric_items=[{items!r}].')
+        return
+    for item in items if isinstance(items, list | tuple) else ():
+        if item not in known:
+            found.not_among(f'{path}.metric_items', item, known)
 
 
 def check_best(found: Findings, config: Config) -> None:
-    """What the best checkpoint is chosen by, or a training stopped by, is measured."""
+    """What the best checkpoint is chosen by, a training stopped by, or a rate lowered by, is measured."""
     for path, hook in hooks_of(config):
         for key in ('save_best', 'monitor'):
             value = hook.get(key)
             for name in [value] if isinstance(value, str) else value or () if isinstance(value, list | tuple) else ():
                 _check_monitor(found, config, f'{path}.{key}', str(name))
+    for path, settings in plateaus(config):
+        _check_monitor(found, config, f'{path}.monitor', str(settings.get('monitor', 'loss')))
 
 
 def _check_monitor(found: Findings, config: Config, path: str, name: str) -> None:
@@ -165,7 +187,14 @@ def _check_monitor(found: Findings, config: Config, path: str, name: str) -> Non
         found.error(path, f'Expected a validation that measures {name!r} but there is none. Add one or remove the key.')
         return
     names = reported(config)
-    if name == 'auto' or names is None or name in names:
+    if names is None or name in names or (name == 'auto' and names):
+        return
+    if not names:
+        found.error(
+            path,
+            f'Expected {name!r} from val_evaluator but got format_only=True, which measures nothing. Remove '
+            'format_only.',
+        )
         return
     same = [known for known in names if known.endswith(name) or known.partition('/')[2] == name]
     near = f' Did you mean {same[0]!r}?' if same else did_you_mean(name, names)

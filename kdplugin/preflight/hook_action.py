@@ -11,7 +11,7 @@ from mmengine.config import Config
 from kdplugin.distill.model_config import is_distillation
 from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
-from kdplugin.preflight.run_length import RunLength, unit
+from kdplugin.preflight.run_length import RunLength, is_whole, unit
 
 DEFAULT_HOOKS = (
     'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint',
@@ -22,6 +22,11 @@ BEGINS = {
     'save_begin': None, 'apply_epoch': True,
 }  # fmt: skip
 """Settings that say when a hook begins to act, and whether in epochs; None where by_epoch says so."""
+APART: dict[str, dict[str, Any]] = {
+    'PipelineSwitchHook': {'switch_epoch': None}, 'WeightProjectionHook': {'target': 'backbone'},
+    'EarlyStoppingHook': {'monitor': None},
+}  # fmt: skip
+"""Hooks that may be there several times, and the settings in which they then differ, with their defaults."""
 VALIDATING = ('EarlyStoppingHook',)
 OURS = ('DistillationHook', 'WeightProjectionHook', 'SafeCheckpointHook')
 
@@ -56,15 +61,34 @@ def check_hooks(found: Findings, config: Config) -> None:
                 f'Expected a validation for {kind_of(hook)} but the config has none. It would never act: add one or '
                 'remove the hook.',
             )
-    custom = [kind_of(hook) for path, hook in hooks_of(config) if path.startswith('custom_hooks')]
-    for kind, number in Counter(custom).items():
+    _check_twice(found, config)
+    _check_names(found, config)
+    _check_ours(found, config)
+
+
+def _check_twice(found: Findings, config: Config) -> None:
+    """No hook is there twice, except one that acts elsewhere, or at another time."""
+    hooks = list(hooks_of(config))
+    custom = [_what(hook) for path, hook in hooks if path.startswith('custom_hooks')]
+    for (kind, _), number in Counter(custom).items():
         if number > 1:
             found.warning(
                 'custom_hooks',
                 f'Expected each hook once but got {number} of {kind}. They act {number} times: keep one.',
             )
-    _check_names(found, config)
-    _check_ours(found, config)
+    average = next((path for path, hook in hooks if path.startswith('default') and kind_of(hook) == 'EMAHook'), None)
+    if average is not None and any(kind == 'EMAHook' for kind, _ in custom):
+        found.warning(
+            'custom_hooks',
+            f'Expected one EMAHook but got {average} besides. Each swaps the weights before a validation, so that the '
+            'student is validated without its average: keep one.',
+        )
+
+
+def _what(hook: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the kind of a hook, and what tells it from another of its kind."""
+    kind = kind_of(hook)
+    return kind, str([hook.get(key, default) for key, default in APART.get(kind, {}).items()])
 
 
 def _check_begin(found: Findings, path: str, hook: Mapping[str, Any], length: RunLength) -> None:
@@ -102,11 +126,7 @@ def _check_interval(found: Findings, path: str, hook: Mapping[str, Any], length:
         return
     kind = kind_of(hook)
     saves = 'CheckpointHook' in kind
-    if (
-        not isinstance(interval, int)
-        or isinstance(interval, bool)
-        or (interval <= 0 and not (saves and interval == -1))
-    ):
+    if not is_whole(interval) or (interval <= 0 and not (saves and interval == -1)):
         found.error(f'{path}.interval', f'Expected a whole number > 0 but got {interval!r}. Give an interval.')
         return
     if not saves:
@@ -133,8 +153,9 @@ def _check_interval(found: Findings, path: str, hook: Mapping[str, Any], length:
     elif end is not None and interval > end:
         found.warning(
             f'{path}.interval',
-            f'Expected a checkpoint within {length} but got interval={interval}. Only the last {unit(by_epoch)} is '
-            'saved, and a run that dies begins anew: lower it.',
+            f'Expected a checkpoint within {length} but got interval={interval}. Only the last {unit(by_epoch)} '
+            f'{"and the best are" if hook.get("save_best") else "is"} saved, and a run that dies begins anew: lower '
+            'it.',
         )
 
 

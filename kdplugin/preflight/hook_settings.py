@@ -14,6 +14,7 @@ from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import hooks_of, kind_of
 from kdplugin.preflight.registries import find_type, suggestion
+from kdplugin.preflight.run_length import RunLength, is_count
 from kdplugin.preflight.signatures import accepted
 
 HALF = 0.5
@@ -48,10 +49,12 @@ def _check_priority(found: Findings, path: str, priority: Any) -> None:
 
 def check_averages(found: Findings, config: Config) -> None:
     """An ``EMAHook`` averages slowly, by a known type and with the settings that this takes."""
+    length = RunLength.of(config)
     for path, hook in hooks_of(config):
         if kind_of(hook) == 'EMAHook':
             _check_momentum(found, path, hook.get('momentum', 0.0002))
             _check_average(found, path, hook)
+            _check_pace(found, path, hook, length.iters if length is not None else None)
 
 
 def _check_momentum(found: Findings, path: str, momentum: Any) -> None:
@@ -64,6 +67,32 @@ def _check_momentum(found: Findings, path: str, momentum: Any) -> None:
             f'{path}.momentum',
             f'Expected the share of the newest weights, such as 0.0002, but got {momentum:g}. If that is the decay of '
             f'another library, write {1 - momentum:.4g}.',
+        )
+
+
+def _check_pace(found: Findings, path: str, hook: Mapping[str, Any], iters: int | None) -> None:
+    """An average in a training of so many iterations leaves its first weights behind."""
+    interval, begin, momentum = hook.get('interval', 1), hook.get('begin_iter', 0), hook.get('momentum', 0.0002)
+    if iters is None or not is_count(interval) or interval < 1 or not is_count(begin):
+        return
+    if interval >= iters:
+        found.error(
+            f'{path}.interval',
+            f'Expected an average that is updated within {iters} iterations but got interval={interval}. The student '
+            'would be validated and kept as it was at the start: write 1.',
+        )
+        return
+    steady = str(hook.get('ema_type', 'ExponentialMovingAverage')).rpartition('.')[2] == 'ExponentialMovingAverage'
+    if not steady or not isinstance(momentum, float) or not 0 < momentum < 1 or begin > HALF * iters:
+        return
+    updates = (iters - begin) // interval
+    kept = (1 - momentum) ** updates
+    if kept > HALF:
+        found.warning(
+            f'{path}.momentum',
+            f'Expected an average of the trained weights but got one that is {kept:.0%} its first ones after {updates} '
+            f'updates with momentum={momentum:g}. Write momentum={min(0.1, 10 / updates):.1g}, or '
+            "ema_type='ExpMomentumEMA'.",
         )
 
 

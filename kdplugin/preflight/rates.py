@@ -11,9 +11,14 @@ from mmengine.config import Config
 
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import kind_of
+from kdplugin.preflight.run_length import is_count
 
 LARGEST = {'SGD': 1.0, 'Adam': 0.05, 'AdamW': 0.05}
 """Learning rates above which nobody trains."""
+DECAYS = {'SGD': 0.05, 'AdamW': 0.5}
+"""Weight decays above which weights shrink faster than they learn."""
+SMALLEST = 1e-3
+"""Norm of a gradient that is cut to nothing."""
 NUMBERS = ('lr', 'weight_decay', 'momentum', 'eps')
 DTYPES = ('float16', 'bfloat16', 'float32', 'float64')
 
@@ -53,8 +58,25 @@ def check_optimizer(found: Findings, config: Config) -> None:
             f'{path}.lr',
             f'Expected a learning rate above 0 and up to {LARGEST[kind]:g} for {kind} but got {lr:g}. Correct lr.',
         )
+    _check_sizes(found, path, optimizer, kind)
     _check_wrapper(found, wrapper)
     _check_paramwise(found, wrapper, optimizer)
+
+
+def _check_sizes(found: Findings, path: str, optimizer: Mapping[str, Any], kind: str) -> None:
+    momentum, decay = optimizer.get('momentum'), optimizer.get('weight_decay')
+    if isinstance(momentum, int | float) and momentum >= 1:
+        found.error(
+            f'{path}.momentum',
+            f'Expected a momentum below 1 but got {momentum:g}. Steps would grow without end: write 0.9.',
+        )
+    most = DECAYS.get(kind)
+    if most is not None and isinstance(decay, int | float) and decay > most:
+        found.warning(
+            f'{path}.weight_decay',
+            f'Expected a weight decay up to {most:g} for {kind} but got {decay:g}. Weights would shrink to nothing: '
+            f'write {"0.0001" if kind == "SGD" else "0.05"}.',
+        )
 
 
 def _check_wrapper(found: Findings, wrapper: Mapping[str, Any]) -> None:
@@ -70,6 +92,12 @@ def _check_wrapper(found: Findings, wrapper: Mapping[str, Any]) -> None:
         found.error(
             'optim_wrapper.clip_grad.max_norm',
             f'Expected a number > 0 but got {clip["max_norm"]!r}. Gradients are cut to it: 35 is usual for detectors.',
+        )
+    elif clip and clip.get('max_norm', 1.0) < SMALLEST:
+        found.warning(
+            'optim_wrapper.clip_grad.max_norm',
+            f'Expected a norm that gradients have but got {clip["max_norm"]:g}. Nothing would learn: write 35 for a '
+            'detector, or 0.1 to 1 for a transformer.',
         )
     elif clip and 'max_norm' not in clip and clip.get('type', 'norm') == 'norm':
         near = ' It is called max_norm.' if {'max_value', 'max', 'grad_clip'} & set(clip) else ' Add max_norm.'
@@ -148,19 +176,30 @@ def check_batch_and_rate(found: Findings, config: Config, gpus: int | None) -> N
     own = loader.get('batch_size') if isinstance(loader, Mapping) else None
     if not isinstance(own, int) or own <= 0:
         return
+    wrapper = config.get('optim_wrapper')
+    steps = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, Mapping) else 1
+    steps = steps if is_count(steps) and steps > 0 else 1
+    gathered = f' x {steps} accumulated' if steps > 1 else ''
+    if enabled and steps > 1:
+        found.warning(
+            'auto_scale_lr.enable',
+            f'Expected batches that are not accumulated but got accumulative_counts={steps}, which the scaling does '
+            f'not count. The rate would be {steps} times too small: write base_batch_size={base / steps:g}, or scale '
+            'lr by hand.',
+        )
     if gpus is None:
         named = re.search(r'(\d+)xb\d+', str(config.filename or ''))
         found.note(
             'auto_scale_lr',
-            f'lr is for batches of {base}: {base / own:g} GPUs of {own}'
+            f'lr is for batches of {base}: {base / own / steps:g} GPUs of {own}{gathered}'
             f'{f" (the name says {named[1]})" if named else ""}. Give --gpus to compare with yours.',
         )
-    elif own * gpus != base and not enabled:
-        factor = own * gpus / base
+    elif (batch := own * gpus * steps) != base and not enabled:
+        factor = batch / base
         lr = (optimizer_of(config) or {}).get('lr')
         scaled = f' (lr={lr * factor:g})' if isinstance(lr, int | float) else ''
         found.warning(
             'auto_scale_lr',
-            f'Expected batches of {base}, for which lr was chosen, but got {own} x {gpus} GPUs = {own * gpus}. Write '
-            f'auto_scale_lr.enable=True, or multiply lr by {factor:g}{scaled}.',
+            f'Expected batches of {base}, for which lr was chosen, but got {own} x {gpus} GPUs{gathered} = {batch}. '
+            f'{"Multiply" if gathered else "Write auto_scale_lr.enable=True, or multiply"} lr by {factor:g}{scaled}.',
         )

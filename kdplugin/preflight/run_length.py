@@ -40,7 +40,7 @@ class RunLength:
             return None
         kind = str(getattr(loop.get('type'), '__name__', loop.get('type') or ''))
         by_epoch = bool(loop.get('by_epoch', True)) if not kind else 'Iter' not in kind
-        epochs, iters = (loop.get(key) if is_count(loop.get(key)) else None for key in ('max_epochs', 'max_iters'))
+        epochs, iters = (int(loop[key]) if is_whole(loop.get(key)) else None for key in ('max_epochs', 'max_iters'))
         if epochs is None and iters is None:
             return None
         return cls(by_epoch, epochs if by_epoch else None, None if by_epoch else iters)
@@ -57,6 +57,11 @@ def is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_whole(value: Any) -> bool:
+    """Tell whether a value is a whole number, which mmengine takes as a float too: 57300.0."""
+    return is_count(value) or (isinstance(value, float) and value.is_integer())
+
+
 def unit(by_epoch: bool) -> str:
     return 'epoch' if by_epoch else 'iteration'
 
@@ -68,7 +73,7 @@ def check_length(found: Findings, config: Config) -> None:
         return
     for key in ('max_epochs', 'max_iters', 'val_interval'):
         value = loop.get(key)
-        if value is not None and (not is_count(value) or value <= 0):
+        if value is not None and (not is_whole(value) or value <= 0):
             found.error(
                 f'train_cfg.{key}', f'Expected a whole number > 0 but got {value!r}. Count epochs or iterations.'
             )
@@ -82,16 +87,28 @@ def check_length(found: Findings, config: Config) -> None:
             )
         return
     end = length.end(length.by_epoch)
-    interval, begin = loop.get('val_interval', 1), loop.get('val_begin', 1)
+    interval, begin = _first_interval(loop), loop.get('val_begin', 1)
     if config.get('val_cfg') is None or end is None:
         return
     for key, value in (('val_interval', interval), ('val_begin', begin)):
-        if is_count(value) and value > end:
+        if is_whole(value) and value > end:
             found.warning(
                 f'train_cfg.{key}',
                 f'Expected a validation within {length} but got {key} {value}. Nothing is validated before the end: '
                 f'lower {key}.',
             )
+
+
+def _first_interval(loop: Mapping[str, Any]) -> Any:
+    """Return the shortest distance of validations, where it changes during the training."""
+    changes = loop.get('dynamic_intervals')
+    later = [
+        one[0] + one[1] - 1
+        for one in (changes if isinstance(changes, list | tuple) else ())
+        if isinstance(one, tuple) and len(one) == 2 and all(map(is_count, one))
+    ]
+    interval = loop.get('val_interval', 1)
+    return min([interval, *later]) if is_whole(interval) else interval
 
 
 def check_pair_schedules(found: Findings, config: Config) -> None:
@@ -197,9 +214,6 @@ def _check_scheduler(found: Findings, path: str, settings: Mapping[str, Any], le
             'write by_epoch=False.',
         )
         return
-    by_epoch = by_epoch and not settings.get('convert_to_iter_based', False)
-    if settings.get('convert_to_iter_based'):
-        by_epoch = True
     end = length.end(by_epoch)
     if end is None:
         return

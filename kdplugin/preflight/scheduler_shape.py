@@ -19,15 +19,33 @@ FAR = 5
 """Times the epochs of a training beyond which an end is one of iterations."""
 
 
+NUMBERS = ('power', 'gamma', 'start_factor', 'end_factor', 'factor', 'eta_min', 'eta_max', 'eta_min_ratio', 'T_max')
+"""Settings of schedulers that are calculated with."""
+DIVIDED = {'LinearLR': ('start_factor',), 'ConstantLR': ('factor',)}
+"""Factors that the rate is divided by later."""
+
+
 def check_scheduler_shapes(found: Findings, config: Config) -> None:
     """Every scheduler ends after it begins, and takes the rate where it should."""
     schedulers, length = config.get('param_scheduler'), RunLength.of(config)
     lr = (optimizer_of(config) or {}).get('lr')
     for part in typed_below(schedulers, 'param_scheduler', ()) if schedulers else ():
+        _check_numbers(found, part.path, part.settings)
         _check_ends(found, part.path, part.settings)
         _check_values(found, part.path, part.settings, lr)
         if length is not None:
             _check_span(found, part.path, part.settings, length)
+
+
+def _check_numbers(found: Findings, path: str, settings: Mapping[str, Any]) -> None:
+    for key in NUMBERS:
+        if isinstance(settings.get(key), str):
+            found.error(f'{path}.{key}', f'Expected a number but got {settings[key]!r}. Write it without quotes.')
+    for key in DIVIDED.get(kind_of(settings), ()):
+        if settings.get(key) == 0:
+            found.error(
+                f'{path}.{key}', f'Expected a factor above 0, which rates are divided by, but got 0. Write {key}=0.001.'
+            )
 
 
 def _check_ends(found: Findings, path: str, settings: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.distill.settings import distiller_mistakes, teacher_configs
+from kdplugin.preflight.addresses import check_addresses
 from kdplugin.preflight.class_names import (
     check_class_names,
     check_class_weights,
@@ -34,10 +35,13 @@ from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.forms import check_forms
 from kdplugin.preflight.frozen_start import check_frozen_start
 from kdplugin.preflight.hook_action import check_hooks
+from kdplugin.preflight.hook_needs import check_average_order, check_hook_needs
 from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
 from kdplugin.preflight.label_values import check_ignored_class, check_zero_label
 from kdplugin.preflight.least_images import check_least_images
 from kdplugin.preflight.loaders import check_loaders
+from kdplugin.preflight.log_settings import check_log
+from kdplugin.preflight.loops import check_intervals, check_loop_roles
 from kdplugin.preflight.models import (
     check_initial_weights,
     check_preprocessing,
@@ -46,6 +50,9 @@ from kdplugin.preflight.models import (
     pretrained_files,
     student_path,
 )
+from kdplugin.preflight.monitors import check_patience, check_rules
+from kdplugin.preflight.one_cycle import check_one_cycle
+from kdplugin.preflight.pair_phases import check_idle_weights, check_phases
 from kdplugin.preflight.pair_weights import check_pair_weights
 from kdplugin.preflight.pairs import check_pair
 from kdplugin.preflight.pipeline_order import check_pipeline_order
@@ -65,6 +72,7 @@ from kdplugin.preflight.runner_settings import (
 )
 from kdplugin.preflight.samples import check_samples
 from kdplugin.preflight.scheduler_shape import check_scheduler_shapes
+from kdplugin.preflight.scheduler_time import check_scheduler_time
 from kdplugin.preflight.surroundings import check_colours, check_environment, check_scope
 from kdplugin.preflight.teacher_config import (
     same_file,
@@ -90,7 +98,15 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     for check in (check_near_names, check_loops, check_old_keys):
         found.run('keys', check, config)
     found.run('mmrazor', check_razor_keys, config)
-    for settings in (check_inner_keys, check_words, check_imports, check_loop_kind, check_runner_kind, check_backends):
+    for settings in (
+        check_inner_keys,
+        check_words,
+        check_imports,
+        check_loop_kind,
+        check_runner_kind,
+        check_backends,
+        check_log,
+    ):
         found.run('settings', settings, config)
     found.run('scopes', check_scope, config)
     found.run('environment', check_environment, config)
@@ -100,21 +116,25 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('types', check_forms, config)
     files_exist = bool(found.run('files', check_dataset_files, config))
     found.run('files', check_samples, config)
+    found.run('files', check_addresses, config)
     found.run('loaders', check_loaders, config)
     found.run('pipelines', check_pipelines, config)
     found.run('pipelines', check_pipeline_order, config)
     found.run('preprocessing', check_preprocessor, config)
     found.run('metrics', check_metrics, config)
     found.run('metrics', check_suited, config)
-    found.run('metrics', check_best, config)
-    found.run('length', check_length, config)
-    found.run('schedules', check_rates, config)
-    found.run('schedules', check_scheduler_shapes, config)
-    found.run('schedules', check_pair_schedules, config)
-    found.run('schedules', check_pair_weights, config)
+    for monitored in (check_best, check_rules, check_patience):
+        found.run('metrics', monitored, config)
+    for loops in (check_length, check_loop_roles, check_intervals):
+        found.run('length', loops, config)
+    for rates in (check_rates, check_scheduler_shapes, check_scheduler_time, check_one_cycle):
+        found.run('schedules', rates, config)
+    for weights in (check_pair_schedules, check_pair_weights, check_phases, check_idle_weights):
+        found.run('schedules', weights, config)
     found.run('pairs', check_least_images, config)
-    for hooks in (check_hooks, check_hook_entries, check_averages, check_projection_source):
+    for hooks in (check_hooks, check_hook_entries, check_hook_needs, check_averages, check_average_order):
         found.run('hooks', hooks, config)
+    found.run('hooks', check_projection_source, config)
     found.run('optimizer', check_optimizer, config)
     found.run('amp', check_amp, config)
     found.run('learning rate', check_batch_and_rate, config, gpus)

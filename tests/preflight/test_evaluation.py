@@ -111,3 +111,39 @@ def test_panoptic_images_have_instances_in_a_file_of_their_own() -> None:
 
 def test_masks_of_no_model_are_not_judged() -> None:
     assert says(check_suited, dict(val_evaluator=COCO)) == []
+
+
+@pytest.mark.parametrize(
+    ('changes', 'name', 'known'),
+    [
+        (dict(metric_items=['mAP_50']), 'coco/bbox_mAP', "['coco/bbox_mAP_50', 'coco/segm_mAP_50']"),
+        (dict(prefix='mine'), 'coco/bbox_mAP', "Did you mean 'mine/bbox_mAP'"),
+        (dict(format_only=True), 'coco/bbox_mAP', 'Remove format_only'),
+        (dict(format_only=True), 'auto', 'Remove format_only'),
+    ],
+)
+def test_settings_of_a_metric_rename_or_silence_it(changes: dict[str, Any], name: str, known: str) -> None:
+    ((level, where, text),) = says(check_best, best(name, dict(COCO, **changes)))
+    assert (level, where) == ('error', 'default_hooks.checkpoint.save_best')
+    assert known in text
+
+
+def test_names_that_depend_on_the_classes_are_not_judged() -> None:
+    assert says(check_best, best('coco/person_precision', dict(COCO, classwise=True))) == []
+
+
+@pytest.mark.parametrize(
+    ('items', 'cure'), [(['AP'], 'Choose one'), (['mAP50'], "Did you mean 'mAP_50'"), ('mAP', "metric_items=['mAP']")]
+)
+def test_numbers_that_the_metric_does_not_have(items: Any, cure: str) -> None:
+    ((level, where, text),) = says(check_metrics, dict(val_evaluator=dict(COCO, metric_items=items)))
+    assert (level, where) == ('error', 'val_evaluator.metric_items')
+    assert cure in text
+    assert says(check_metrics, dict(val_evaluator=dict(COCO, metric_items=['mAP', 'AR@100']))) == []
+
+
+@pytest.mark.parametrize(('name', 'right'), [('mIoU', False), (None, False), ('coco/bbox_mAP', True)])
+def test_schedulers_wait_for_what_is_measured(name: str | None, right: bool) -> None:
+    scheduler = dict(type='ReduceOnPlateauLR', rule='greater', **(dict(monitor=name) if name else {}))
+    found = says(check_best, dict(param_scheduler=[scheduler], val_evaluator=COCO))
+    assert [(level, where) for level, where, _ in found] == [('error', 'param_scheduler.0.monitor')] * (not right)

@@ -70,3 +70,43 @@ def test_default_hooks_have_their_names() -> None:
         ('warning', 'default_hooks.checkpoint'),
         ('error', 'default_hooks.param_scheduler'),
     ]
+
+
+SWITCH = dict(type='PipelineSwitchHook', switch_epoch=4, switch_pipeline=[])
+PROJECTION = dict(type='kdplugin.WeightProjectionHook', source='a.pth')
+
+
+@pytest.mark.parametrize(
+    ('one', 'other', 'twice'),
+    [
+        (SWITCH, dict(SWITCH, switch_epoch=8), False),
+        (SWITCH, SWITCH, True),
+        (PROJECTION, dict(PROJECTION, target='neck'), False),
+        (PROJECTION, dict(PROJECTION, target='backbone'), True),
+        (dict(type='EarlyStoppingHook', monitor='a'), dict(type='EarlyStoppingHook', monitor='b'), False),
+        (dict(type='EMAHook', begin_iter=1), dict(type='EMAHook', begin_iter=2), True),
+    ],
+)
+def test_hooks_that_act_elsewhere_may_be_there_twice(one: dict[str, Any], other: dict[str, Any], twice: bool) -> None:
+    assert places(check_hooks, custom(one, other, loop=EPOCHS)) == [('warning', 'custom_hooks')] * twice
+
+
+def test_two_averages_undo_each_other() -> None:
+    average = dict(type='EMAHook')
+    ((level, where, text),) = says(check_hooks, custom(average, default_hooks=dict(ema=average)))
+    assert (level, where) == ('warning', 'custom_hooks')
+    assert 'default_hooks.ema besides' in text
+    logger = dict(type='LoggerHook', interval=5)
+    assert says(check_hooks, custom(logger, default_hooks=dict(logger=logger))) == []
+
+
+def test_whole_floats_are_intervals_as_mmengine_takes_them() -> None:
+    assert says(check_hooks, custom(dict(type='LoggerHook', interval=50.0))) == []
+    assert places(check_hooks, custom(dict(type='LoggerHook', interval=0.5))) == [('error', 'custom_hooks.0.interval')]
+
+
+@pytest.mark.parametrize(('best', 'kept'), [(None, 'Only the last epoch is saved'), ('mIoU', 'and the best are saved')])
+def test_the_best_checkpoint_is_kept_too(best: str | None, kept: str) -> None:
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=20, save_best=best))
+    ((_, _, text),) = says(check_hooks, dict(train_cfg=EPOCHS, default_hooks=hooks))
+    assert kept in text

@@ -50,3 +50,31 @@ def test_averages_that_are_none(settings: dict[str, Any], level: str, key: str, 
     ((found, where, text),) = says(check_averages, dict(custom_hooks=[dict(type='EMAHook', **settings)]))
     assert (found, where) == (level, f'custom_hooks.0.{key}')
     assert message in text
+
+
+@pytest.mark.parametrize(
+    ('settings', 'level', 'key', 'text'),
+    [
+        (dict(), 'warning', 'momentum', '87% its first ones after 700 updates'),
+        (dict(momentum=0.01, interval=20), 'warning', 'momentum', 'after 35 updates'),
+        (dict(momentum=0.01, interval=5000), 'error', 'interval', 'write 1'),
+    ],
+)
+def test_averages_that_are_their_first_weights(settings: dict[str, Any], level: str, key: str, text: str) -> None:
+    loop = dict(type='IterBasedTrainLoop', max_iters=700)
+    ((found, where, message),) = says(
+        check_averages, dict(train_cfg=loop, custom_hooks=[dict(type='EMAHook', **settings)])
+    )
+    assert (found, where) == (level, f'custom_hooks.0.{key}')
+    assert text in message
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [dict(momentum=0.01), dict(begin_iter=600), dict(ema_type='mmdet.ExpMomentumEMA'), dict(momentum=0.1, interval=50)],
+)
+def test_averages_that_follow_the_training(settings: dict[str, Any]) -> None:
+    loop = dict(type='IterBasedTrainLoop', max_iters=700)
+    hooks = [dict(type='EMAHook', **settings)]
+    assert says(check_averages, dict(train_cfg=loop, custom_hooks=hooks)) == []
+    assert says(check_averages, dict(train_cfg=dict(max_epochs=12), custom_hooks=[dict(type='EMAHook')])) == []

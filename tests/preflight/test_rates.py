@@ -85,3 +85,35 @@ def test_apex_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for there, expected in ((None, [('error', 'optim_wrapper.type')]), (object(), [])):
         monkeypatch.setattr('kdplugin.preflight.rates.find_spec', lambda name, there=there: there)
         assert places(check_amp, config) == expected
+
+
+def test_accumulated_batches_count() -> None:
+    def config(enable: bool) -> dict[str, Any]:
+        scaling = dict(enable=enable, base_batch_size=16)
+        return dict(auto_scale_lr=scaling, train_dataloader=dict(batch_size=2), **wrapper(accumulative_counts=8))
+
+    assert says(check_batch_and_rate, config(False), 1) == []
+    ((level, where, text),) = says(check_batch_and_rate, config(False), 2)
+    assert (level, where) == ('warning', 'auto_scale_lr')
+    assert '2 x 2 GPUs x 8 accumulated = 32. Multiply lr by 2 (lr=0.02)' in text
+    ((level, where, text),) = says(check_batch_and_rate, config(True), 1)
+    assert (level, where) == ('warning', 'auto_scale_lr.enable')
+    assert 'write base_batch_size=2' in text
+    assert '1 GPUs of 2 x 8 accumulated' in says(check_batch_and_rate, config(False), None)[0][2]
+
+
+@pytest.mark.parametrize(
+    ('config', 'level', 'key', 'cure'),
+    [
+        (wrapper(dict(SGD, momentum=9)), 'error', 'optimizer.momentum', 'write 0.9'),
+        (wrapper(dict(SGD, momentum=1.0)), 'error', 'optimizer.momentum', 'write 0.9'),
+        (wrapper(dict(SGD, weight_decay=5.0)), 'warning', 'optimizer.weight_decay', 'write 0.0001'),
+        (wrapper(dict(type='AdamW', lr=1e-4, weight_decay=5)), 'warning', 'optimizer.weight_decay', 'write 0.05'),
+        (wrapper(clip_grad=dict(max_norm=1e-4)), 'warning', 'clip_grad.max_norm', 'Nothing would learn'),
+    ],
+)
+def test_numbers_that_ruin_a_training(config: dict[str, Any], level: str, key: str, cure: str) -> None:
+    ((found, where, text),) = says(check_optimizer, config)
+    assert (found, where) == (level, f'optim_wrapper.{key}')
+    assert cure in text
+    assert says(check_optimizer, wrapper(dict(SGD, weight_decay=0.04), clip_grad=dict(max_norm=0.01))) == []

@@ -91,3 +91,17 @@ def test_rates(scheduler: dict[str, Any], expected: list[tuple[str, str]]) -> No
     assert places(check_rates, dict(train_cfg=ITERS, param_scheduler=[scheduler])) == expected
     alone = [(level, where.replace('.0', '')) for level, where in expected]
     assert places(check_rates, dict(train_cfg=ITERS, param_scheduler=scheduler)) == alone
+
+
+def test_whole_floats_are_numbers_as_mmengine_takes_them() -> None:
+    loop = dict(type='IterBasedTrainLoop', max_iters=573000.0, val_interval=57300.0)
+    assert RunLength.of(dict(train_cfg=loop)) == RunLength(False, None, 573000)
+    assert says(check_length, dict(train_cfg=loop, val_cfg={})) == []
+    half = dict(loop, val_interval=0.5)
+    assert places(check_length, dict(train_cfg=half, val_cfg={})) == [('error', 'train_cfg.val_interval')]
+
+
+@pytest.mark.parametrize(('changes', 'late'), [([(11, 1)], False), ([(20, 1)], True), (None, True)])
+def test_an_interval_that_changes_validates_in_time(changes: Any, late: bool) -> None:
+    config = dict(train_cfg=dict(EPOCHS, val_interval=50, dynamic_intervals=changes), val_cfg={})
+    assert places(check_length, config) == [('warning', 'train_cfg.val_interval')] * late

@@ -31,6 +31,7 @@ from preflight_cases.damage import damaged, damaged_text, everything_in  # noqa:
 from preflight_cases.fault_list import DATA, FILES, KEYS  # noqa: E402
 from preflight_cases.fault_list_learning import SILENT  # noqa: E402
 from preflight_cases.fault_list_more import LEARNING, PARTS, RUNNING, VIDEO  # noqa: E402
+from preflight_cases.fault_list_schedules import SCHEDULES  # noqa: E402
 from preflight_cases.fault_list_training import DISTILLATION, MORE, TRAINING  # noqa: E402
 from preflight_cases.faults import Fault  # noqa: E402
 from preflight_cases.files import STUDENT, make_files, save_teacher  # noqa: E402
@@ -43,7 +44,20 @@ from kdplugin.preflight.findings import Findings  # noqa: E402
 from kdplugin.preflight.recipe_index import recipes_listed_once  # noqa: E402
 from kdplugin.preflight.verify import verify  # noqa: E402
 
-FAULTS = (*KEYS, *FILES, *DATA, *DISTILLATION, *TRAINING, *MORE, *PARTS, *LEARNING, *RUNNING, *VIDEO, *SILENT)
+FAULTS = (
+    *KEYS,
+    *FILES,
+    *DATA,
+    *DISTILLATION,
+    *TRAINING,
+    *MORE,
+    *PARTS,
+    *LEARNING,
+    *RUNNING,
+    *VIDEO,
+    *SILENT,
+    *SCHEDULES,
+)
 RESULT = ROOT / 'docs' / 'results' / 'preflight_recall.json'
 SYNTAX = {
     'a bracket that is not closed': ('model = dict(\n', 'Correct the line'),

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.distill.settings import distiller_mistakes, teacher_configs
+from kdplugin.preflight.box_settings import check_boxes
 from kdplugin.preflight.class_names import (
     check_class_names,
     check_class_weights,
@@ -34,7 +35,9 @@ from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.forms import check_forms
 from kdplugin.preflight.hook_action import check_hooks
 from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
+from kdplugin.preflight.inherited import check_lost_hooks, check_variables
 from kdplugin.preflight.loaders import check_loaders
+from kdplugin.preflight.loss_settings import check_losses
 from kdplugin.preflight.models import (
     check_initial_weights,
     check_preprocessing,
@@ -43,6 +46,7 @@ from kdplugin.preflight.models import (
     pretrained_files,
     student_path,
 )
+from kdplugin.preflight.optimizer_keys import check_clipping, check_groups
 from kdplugin.preflight.pair_weights import check_pair_weights
 from kdplugin.preflight.pairs import check_pair
 from kdplugin.preflight.pipeline_order import check_pipeline_order
@@ -111,7 +115,12 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('schedules', check_pair_weights, config)
     for hooks in (check_hooks, check_hook_entries, check_averages, check_projection_source):
         found.run('hooks', hooks, config)
-    found.run('optimizer', check_optimizer, config)
+    for optimizer in (check_optimizer, check_clipping, check_groups):
+        found.run('optimizer', optimizer, config)
+    found.run('inherited', check_variables, config)
+    found.run('inherited', check_lost_hooks, config)
+    found.run('losses', check_losses, config)
+    found.run('boxes', check_boxes, config)
     found.run('amp', check_amp, config)
     found.run('learning rate', check_batch_and_rate, config, gpus)
     found.run('classes', check_metainfo, config)

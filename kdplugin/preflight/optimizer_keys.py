@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -17,7 +13,7 @@ from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.rates import optimizer_of
 from kdplugin.preflight.registries import find_type
-from kdplugin.preflight.signatures import accepted
+from kdplugin.preflight.signatures import accepted, keys_read
 
 CLIPPERS = {'norm': clip_grad_norm_, 'value': clip_grad_value_}
 RENAMED = {('value', 'max_norm'): 'clip_value', ('norm', 'clip_value'): 'max_norm'}
@@ -64,7 +60,7 @@ def check_groups(found: Findings, config: Config) -> None:
     constructor: Any = find_type(
         wrapper.get('constructor') or DEFAULT, (OPTIM_WRAPPER_CONSTRUCTORS,), wrapper.get('_scope_')
     )
-    if not isinstance(constructor, type) or not (known := _reads(constructor, 'paramwise_cfg')):
+    if not isinstance(constructor, type) or not (known := keys_read(constructor, 'paramwise_cfg')):
         return
     for key in (one for one in given if one not in known):
         needed = LAYER_DECAY.get(str(key))
@@ -75,7 +71,7 @@ def check_groups(found: Findings, config: Config) -> None:
             f'read.{cure or " Remove it, or correct the name."}',
         )
     custom = given.get('custom_keys')
-    inner = _reads(constructor, 'custom_keys[key]')
+    inner = keys_read(constructor, 'custom_keys[key]')
     for name, chosen in custom.items() if isinstance(custom, Mapping) and inner else ():
         for key in (one for one in chosen if one not in inner) if isinstance(chosen, Mapping) else ():
             say = found.warning if key in OLD_MULTS else found.error
@@ -94,29 +90,3 @@ def _inner_cure(config: Config, key: str, value: Any) -> str:
     if factor is None or not isinstance(base, int | float) or not isinstance(value, int | float) or not base:
         return f' Write {factor}, a factor.' if factor else ''
     return f' Write {factor}={value / base:g}, the factor of {key}={base:g}.'
-
-
-@cache
-def _reads(constructor: Any, name: str) -> frozenset[str]:
-    """Return the keys that a class and its parents take from a dict, by the name it has in their source."""
-    return frozenset(key for base in constructor.__mro__[:-1] for key in _keys_read(base, name))
-
-
-def _keys_read(base: type, name: str) -> Iterator[str]:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-    except (OSError, TypeError, SyntaxError):
-        return
-    for node in ast.walk(tree):
-        owner: ast.AST | None = None
-        key: ast.AST | None = None
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-            owner, key = node.func.value, node.args[0]
-        elif isinstance(node, ast.Subscript):
-            owner, key = node.value, node.slice
-        elif isinstance(node, ast.Compare):
-            owner, key = node.comparators[0], node.left
-        if owner is None or not ast.unparse(owner).endswith(name):
-            continue
-        if isinstance(key, ast.Constant) and isinstance(key.value, str):
-            yield key.value

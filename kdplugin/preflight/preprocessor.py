@@ -9,8 +9,8 @@ from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distiller
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import kind_of
 
-CHANNELS = (1, 3)
 COLOURS = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
 
 
@@ -28,7 +28,7 @@ def check_preprocessor(found: Findings, config: Config) -> None:
     """Mean and std are numbers for each channel, colours are turned once, and no second preprocessor goes unread."""
     given = list(preprocessors(config))
     for path, settings in given[:1]:
-        _check_numbers(found, path, settings)
+        _check_numbers(found, path, settings, channels_of(config, settings))
         _check_turned(found, path, settings)
         _check_divisor(found, path, settings)
     for path, settings in given[1:]:
@@ -40,7 +40,16 @@ def check_preprocessor(found: Findings, config: Config) -> None:
             )
 
 
-def _check_numbers(found: Findings, path: str, settings: Mapping[str, Any]) -> None:
+def channels_of(config: Config, settings: Mapping[str, Any]) -> set[Any]:
+    """Return how many numbers may be given: of colours, of grey, of what the backbone takes, of two images at once."""
+    model = config.get('model')
+    student = model.get('student', model) if isinstance(model, Mapping) else None
+    backbone = student.get('backbone') if isinstance(student, Mapping) else None
+    own = {backbone.get('in_channels')} if isinstance(backbone, Mapping) else set()
+    return {1, 3} | own | ({2, 6} if kind_of(settings).startswith('DualInput') else set())
+
+
+def _check_numbers(found: Findings, path: str, settings: Mapping[str, Any], channels: set[Any]) -> None:
     mean, std = settings.get('mean'), settings.get('std')
     if (mean is None) != (std is None):
         found.error(
@@ -54,7 +63,7 @@ def _check_numbers(found: Findings, path: str, settings: Mapping[str, Any]) -> N
         numbers = isinstance(values, list | tuple) and all(
             isinstance(one, int | float) and not isinstance(one, bool) for one in values
         )
-        if not numbers or len(values) not in CHANNELS:
+        if not numbers or len(values) not in channels:
             found.error(
                 f'{path}.{key}', f'Expected 3 numbers, one for each channel (1 for grey images), but got {values!r}. '
                 f'Correct {key}.',

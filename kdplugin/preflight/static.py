@@ -125,8 +125,8 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('learning rate', check_batch_and_rate, config, gpus)
     found.run('classes', check_metainfo, config)
     found.run('classes', check_class_names, config)
-    found.run('recipe', check_recipe, config)
     _check_model(found, config)
+    found.run('recipe', check_recipe, config)
     return files_exist
 
 

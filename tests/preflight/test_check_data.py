@@ -169,3 +169,12 @@ def test_forms_that_are_not_read(tmp_path: Path) -> None:
     check_dataset_files(found, loaders(filter_cfg=dict(filter_empty_gt=True, min_size=32, my_own=1)))
     assert found.errors == []
     assert near_files(str(tmp_path)) == ' It is a folder.'
+
+
+def test_a_missing_file_of_proposals_is_told_like_one_of_annotations(tmp_path: Path) -> None:
+    (tmp_path / 'there.pkl').touch()
+    for name, number in (('there.pkl', 0), ('gone.pkl', 1)):
+        dataset = dict(type='CocoDataset', data_root=str(tmp_path), proposal_file=name)
+        found = Findings()
+        check_dataset_files(found, Config(dict(train_dataloader=dict(dataset=dataset))))
+        assert [one.where for one in found.errors] == ['train_dataloader.dataset.proposal_file'] * number

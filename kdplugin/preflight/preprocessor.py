@@ -31,6 +31,7 @@ def check_preprocessor(found: Findings, config: Config) -> None:
         _check_numbers(found, path, settings, channels_of(config, settings))
         _check_turned(found, path, settings)
         _check_divisor(found, path, settings)
+        _check_label_padding(found, path, settings)
     for path, settings in given[1:]:
         if any(settings.get(key) != given[0][1].get(key) for key in COLOURS):  # mmseg's recipes differ in size
             found.warning(
@@ -86,3 +87,13 @@ def _check_divisor(found: Findings, path: str, settings: Mapping[str, Any]) -> N
     value = settings.get('pad_size_divisor', 1)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         found.error(f'{path}.pad_size_divisor', f'Expected a whole number >= 1 but got {value!r}. Give for example 32.')
+
+
+def _check_label_padding(found: Findings, path: str, settings: Mapping[str, Any]) -> None:
+    """Labels are padded with what losses of mmseg leave out, not with a class."""
+    value = settings.get('seg_pad_val', 255)
+    if kind_of(settings).endswith('SegDataPreProcessor') and isinstance(value, int) and value == 0:
+        found.warning(
+            f'{path}.seg_pad_val',
+            'Expected 255, which losses leave out, but got 0. Padding is trained as class 0: write seg_pad_val=255.',
+        )

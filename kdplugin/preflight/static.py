@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.distill.settings import distiller_mistakes, teacher_configs
+from kdplugin.preflight.addresses import check_addresses
 from kdplugin.preflight.box_settings import check_boxes
 from kdplugin.preflight.class_names import (
     check_class_names,
@@ -30,10 +31,12 @@ from kdplugin.preflight.config_keys import (
 )
 from kdplugin.preflight.config_types import check_model_types, check_types
 from kdplugin.preflight.data import check_classes, check_dataset_files
+from kdplugin.preflight.dataset_keys import check_dataset_keys
 from kdplugin.preflight.evaluation import check_best, check_metrics, check_suited
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.forms import check_forms
 from kdplugin.preflight.hook_action import check_hooks
+from kdplugin.preflight.hook_arguments import check_hook_arguments
 from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
 from kdplugin.preflight.inherited import check_lost_hooks, check_variables
 from kdplugin.preflight.loaders import check_loaders
@@ -58,16 +61,20 @@ from kdplugin.preflight.recipe_change import check_recipe
 from kdplugin.preflight.run_length import check_length, check_pair_schedules, check_rates
 from kdplugin.preflight.runner_settings import (
     check_backends,
+    check_compile,
     check_imports,
     check_inner_keys,
     check_loop_kind,
     check_runner_kind,
     check_words,
+    check_wrapped_parts,
 )
 from kdplugin.preflight.samples import check_samples
 from kdplugin.preflight.scheduler_shape import check_scheduler_shapes
 from kdplugin.preflight.surroundings import check_colours, check_environment, check_scope
 from kdplugin.preflight.teacher_config import (
+    check_cache_settings,
+    check_teacher_images,
     same_file,
     student_settings,
     teacher_model,
@@ -91,7 +98,16 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     for check in (check_near_names, check_loops, check_old_keys):
         found.run('keys', check, config)
     found.run('mmrazor', check_razor_keys, config)
-    for settings in (check_inner_keys, check_words, check_imports, check_loop_kind, check_runner_kind, check_backends):
+    for settings in (
+        check_inner_keys,
+        check_words,
+        check_imports,
+        check_loop_kind,
+        check_runner_kind,
+        check_backends,
+        check_compile,
+        check_wrapped_parts,
+    ):
         found.run('settings', settings, config)
     found.run('scopes', check_scope, config)
     found.run('environment', check_environment, config)
@@ -101,6 +117,8 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('types', check_forms, config)
     files_exist = bool(found.run('files', check_dataset_files, config))
     found.run('files', check_samples, config)
+    found.run('files', check_addresses, config)
+    found.run('files', check_dataset_keys, config)
     found.run('loaders', check_loaders, config)
     found.run('pipelines', check_pipelines, config)
     found.run('pipelines', check_pipeline_order, config)
@@ -113,7 +131,7 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('schedules', check_scheduler_shapes, config)
     found.run('schedules', check_pair_schedules, config)
     found.run('schedules', check_pair_weights, config)
-    for hooks in (check_hooks, check_hook_entries, check_averages, check_projection_source):
+    for hooks in (check_hooks, check_hook_entries, check_averages, check_projection_source, check_hook_arguments):
         found.run('hooks', hooks, config)
     for optimizer in (check_optimizer, check_clipping, check_groups):
         found.run('optimizer', optimizer, config)
@@ -209,6 +227,8 @@ def _check_teacher(
     heads: dict[str, Mapping[str, int]],
 ) -> None:
     found.run('teacher', check_teacher_keys, settings, where)
+    found.run('teacher', check_teacher_images, config, settings, where)
+    found.run('cache', check_cache_settings, settings, where)
     with found.during('teacher'):
         theirs = teacher_model(found, settings, where)
     if theirs is None:

@@ -63,3 +63,16 @@ def test_as_many_numbers_as_the_backbone_takes_channels() -> None:
     assert says(check_preprocessor, dict(model=dict(data_preprocessor=two))) == []
     two['type'] = 'SegDataPreProcessor'
     assert len(says(check_preprocessor, dict(model=dict(data_preprocessor=two)))) == 1
+
+
+def test_padding_is_no_class() -> None:
+    for value, number in ((255, 0), (0, 1)):
+        own = dict(type='SegDataPreProcessor', seg_pad_val=value)
+        told = says(check_preprocessor, dict(model=dict(data_preprocessor=own)))
+        assert [(level, where) for level, where, _ in told] == [
+            ('warning', 'model.data_preprocessor.seg_pad_val')
+        ] * number
+    assert (
+        says(check_preprocessor, dict(model=dict(data_preprocessor=dict(type='DetDataPreprocessor', seg_pad_val=0))))
+        == []
+    )

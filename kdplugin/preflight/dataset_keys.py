@@ -22,6 +22,8 @@ METAINFO = ('classes', 'palette')
 OTHER_NAMES = {'class_names': 'classes', 'names': 'classes', 'categories': 'classes', 'colors': 'palette'}
 PACKAGES = {'petrel': 'petrel_client', 'memcached': 'mc', 'lmdb': 'lmdb'}
 """What a storage needs besides mmengine."""
+LEFT_OVER = ('sub_data_root',)
+"""Keys of ``data_prefix`` that a recipe of mmdet inherits from VOC and leaves unread."""
 
 
 def check_dataset_keys(found: Findings, config: Config) -> None:
@@ -54,7 +56,7 @@ def _check_prefixes(found: Findings, path: str, dataset: Mapping[str, Any]) -> N
     known = sorted(keys_read(kind, 'data_prefix')) if isinstance(kind, type) else []
     if not known or not {'img', 'img_path'} & set(known):
         return
-    for key in (one for one in prefixes if one not in known):
+    for key in (one for one in prefixes if one not in (*known, *LEFT_OVER)):
         label = 'seg' in str(key) or 'ann' in str(key) or 'mask' in str(key)
         meant = next((one for one in known if ('seg' in one) == label), known[0])
         found.error(

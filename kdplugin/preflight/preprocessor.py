@@ -10,6 +10,7 @@ from mmengine.config import Config
 from kdplugin.distill.model_config import is_distiller
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import kind_of
+from kdplugin.preflight.pipelines import all_steps, pipelines_of
 
 COLOURS = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
 
@@ -31,7 +32,8 @@ def check_preprocessor(found: Findings, config: Config) -> None:
         _check_numbers(found, path, settings, channels_of(config, settings))
         _check_turned(found, path, settings)
         _check_divisor(found, path, settings)
-        _check_label_padding(found, path, settings)
+        if not _learns_depth(config):
+            _check_label_padding(found, path, settings)
     for path, settings in given[1:]:
         if any(settings.get(key) != given[0][1].get(key) for key in COLOURS):  # mmseg's recipes differ in size
             found.warning(
@@ -87,6 +89,12 @@ def _check_divisor(found: Findings, path: str, settings: Mapping[str, Any]) -> N
     value = settings.get('pad_size_divisor', 1)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         found.error(f'{path}.pad_size_divisor', f'Expected a whole number >= 1 but got {value!r}. Give for example 32.')
+
+
+def _learns_depth(config: Config) -> bool:
+    """Tell whether labels are depths, of which 0 is none."""
+    steps = [step for _, steps in pipelines_of(config, 'train_dataloader') for step in all_steps(steps)]
+    return any('Depth' in kind_of(step) for step in steps)
 
 
 def _check_label_padding(found: Findings, path: str, settings: Mapping[str, Any]) -> None:

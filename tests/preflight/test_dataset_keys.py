@@ -24,6 +24,7 @@ def scope() -> None:
         data(metainfo=dict(classes=('a',), palette=[(1, 2, 3)], dataset_type='mine'), data_prefix=dict(img='train/')),
         data(metainfo=dict(classes=('a',), names=('b',))),
         data('mmseg.BaseSegDataset', data_prefix=dict(img_path='a', seg_map_path='b')),
+        data(data_prefix=dict(img='a', sub_data_root='b')),
         data('mmdet.XMLDataset', data_prefix=dict(img='a')),
         data('Unknown', data_prefix=dict(images='a'), backend_args=dict(backend='local')),
         data(backend_args=None),

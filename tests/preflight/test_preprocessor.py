@@ -76,3 +76,6 @@ def test_padding_is_no_class() -> None:
         says(check_preprocessor, dict(model=dict(data_preprocessor=dict(type='DetDataPreprocessor', seg_pad_val=0))))
         == []
     )
+    depth = dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadDepthAnnotation')])))
+    own = dict(type='SegDataPreProcessor', seg_pad_val=0)
+    assert says(check_preprocessor, dict(depth, model=dict(data_preprocessor=own))) == []

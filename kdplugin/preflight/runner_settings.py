@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
+from torch import nn
 
-from kdplugin.module_paths import did_you_mean
+from kdplugin.module_paths import did_you_mean, find_module
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import kind_of
 from kdplugin.preflight.registries import find_type
@@ -159,13 +160,25 @@ def check_wrapped_parts(found: Findings, config: Config) -> None:
     if not isinstance(student, Mapping):
         return
     parts = [str(key) for key, value in student.items() if isinstance(value, Mapping | list) and key not in NO_MODULES]
+    for key, name in _wrapped(config):
+        first = name.partition('.')[0]
+        near = did_you_mean(first, parts)
+        if first not in parts and near:
+            found.error(key, f'Expected a part of the student of {parts} but got {name!r}.{near} Correct it.')
+
+
+def check_wrapped_modules(found: Findings, config: Config, student: nn.Module) -> None:
+    """The same, of the student as it is built."""
+    for key, name in _wrapped(config):
+        if not any(one.where == key for one in found.errors):
+            found.attempt(key, 'a module of the student', find_module, student, name, 'student')
+
+
+def _wrapped(config: Config) -> Iterator[tuple[str, str]]:
     for key in ('activation_checkpointing', 'efficient_conv_bn_eval'):
         names = config.get(key)
         for name in [names] if isinstance(names, str) else names if isinstance(names, list | tuple) else ():
-            first = str(name).partition('.')[0]
-            near = did_you_mean(first, parts)
-            if first not in parts and near:
-                found.error(key, f'Expected a part of the student of {parts} but got {name!r}.{near} Correct it.')
+            yield key, str(name)
 
 
 def check_backends(found: Findings, config: Config) -> None:

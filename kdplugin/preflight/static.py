@@ -31,6 +31,7 @@ from kdplugin.preflight.config_keys import (
 )
 from kdplugin.preflight.config_types import check_model_types, check_types
 from kdplugin.preflight.data import check_classes, check_dataset_files
+from kdplugin.preflight.data_counts import check_whole_batches
 from kdplugin.preflight.dataset_keys import check_dataset_keys
 from kdplugin.preflight.evaluation import check_best, check_metrics, check_suited
 from kdplugin.preflight.findings import Findings
@@ -120,6 +121,7 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('files', check_addresses, config)
     found.run('files', check_dataset_keys, config)
     found.run('loaders', check_loaders, config)
+    found.run('loaders', check_whole_batches, config)
     found.run('pipelines', check_pipelines, config)
     found.run('pipelines', check_pipeline_order, config)
     found.run('preprocessing', check_preprocessor, config)

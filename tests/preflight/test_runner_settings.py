@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
 from preflight_says import places, says
+from torch import nn
 
 from kdplugin.preflight import runner_settings as checks
 
@@ -92,3 +94,12 @@ def test_parts_that_are_recomputed_are_parts_of_the_student(key: str) -> None:
         ((level, where, told),) = says(checks.check_wrapped_parts, {'model': plain, key: ['neck', 'backbon']})
         assert (level, where) == ('error', key)
         assert "Did you mean 'backbone'?" in told
+
+
+def test_parts_that_are_recomputed_are_modules() -> None:
+    student = nn.Sequential(OrderedDict(backbone=nn.Sequential(nn.Linear(1, 1))))
+    for good in ('backbone', ['backbone.0'], None):
+        assert says(checks.check_wrapped_modules, dict(activation_checkpointing=good), student) == []
+    told = says(checks.check_wrapped_modules, dict(efficient_conv_bn_eval=['backbone.7']), student)
+    assert [(level, where) for level, where, _ in told] == [('error', 'efficient_conv_bn_eval')]
+    assert 'backbone.7' in told[0][2]

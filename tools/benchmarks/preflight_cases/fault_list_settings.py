@@ -106,4 +106,6 @@ SETTINGS = (
     Fault('a part of the student beside it', DET, {}, 'model', "['backbone']", 'student=dict(backbone=...)', also=_child(DET, 'model = dict(backbone=dict(depth=34))')),
     Fault('a dataset wrapped without _delete_', DET, {f'{LOADER}.dataset': dict(type='RepeatDataset', times=2, data_root='data', dataset=dict(type='CocoDataset'))}, f'{LOADER}.dataset.data_root', 'left over', '_delete_=True'),
     Fault('a loop of iterations over one of epochs', DET, {}, 'train_cfg.max_epochs', 'left over', '_delete_=True', also=_child(DET, "train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000, val_interval=100)")),
+    Fault('fewer images than a batch, which is dropped', DET, {f'{LOADER}.drop_last': True, f'{LOADER}.batch_size': 16}, f'{LOADER}.drop_last', 'no step is taken', 'drop_last=False'),
+    Fault('a layer that is not recomputed', DET, {'activation_checkpointing': ['backbone.layer5']}, 'activation_checkpointing', 'backbone.layer5', "'backbone.layer", full=True),
 )  # fmt: skip

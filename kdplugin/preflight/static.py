@@ -11,7 +11,6 @@ from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.distill.settings import distiller_mistakes, teacher_configs
-from kdplugin.preflight.addresses import check_addresses
 from kdplugin.preflight.box_settings import check_boxes
 from kdplugin.preflight.class_names import (
     check_class_names,
@@ -82,6 +81,7 @@ from kdplugin.preflight.teacher_config import (
     whole_config,
     with_preprocessor,
 )
+from kdplugin.preflight.whole_weights import check_whole_weights
 from kdplugin.preflight.work_dir import check_own_work_dir, check_work_dir
 
 
@@ -118,7 +118,7 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('types', check_forms, config)
     files_exist = bool(found.run('files', check_dataset_files, config))
     found.run('files', check_samples, config)
-    found.run('files', check_addresses, config)
+    found.run('files', check_whole_weights, config)
     found.run('files', check_dataset_keys, config)
     found.run('loaders', check_loaders, config)
     found.run('loaders', check_whole_batches, config)

@@ -78,8 +78,6 @@ SETTINGS = (
     Fault('a part that is not recomputed', DET, {'activation_checkpointing': 'backbon'}, 'activation_checkpointing', "got 'backbon'", "'backbone'"),
     Fault('a part that is not fused', DET, {'efficient_conv_bn_eval': ['backbon']}, 'efficient_conv_bn_eval', "got 'backbon'", "'backbone'"),
     Fault('a compiler that torch has not', DET, {'compile': dict(backend='inducter')}, 'compile.backend', "got 'inducter'", "'inductor'"),
-    Fault('a misspelt scheme of load_from', COCO, {'load_from': 'htps://download.openmmlab.com/x.pth'}, 'load_from', 'an address of', "'https://'"),
-    Fault('a misspelt scheme of a teacher', COCO, {'model.teacher.checkpoint': 'htps://download.openmmlab.com/x.pth'}, 'model.teacher.checkpoint', 'an address of', "'https://'"),
     Fault('weights of a backbone for a teacher', COCO, {'model.teacher.checkpoint': 'torchvision://resnet101'}, 'model.teacher.checkpoint', 'whole model of the teacher', 'Name the file of the whole model'),
     Fault('weights of a backbone for a student', COCO, {'load_from': 'torchvision://resnet50'}, 'load_from', 'whole model of the student', 'into its init_cfg'),
     Fault('a file as folder of the cache', DET, {'model.teacher.cache': dict(dir='gfl_kd.py', max_bytes='1GB')}, 'model.teacher.cache.dir', 'a folder', 'Choose another dir'),

@@ -1,26 +1,22 @@
-"""Addresses of weights that nobody can fetch, or that lead to another kind of model."""
+"""Addresses of weights that lead to another kind of model than is loaded from them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from mmengine.config import Config
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from kdplugin.distill.model_config import is_distillation
 from kdplugin.distill.settings import teacher_configs
-from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
 
 ZOOS = ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://', 'timm://')
 """Beginnings of addresses under which are backbones that were trained to classify."""
 
 
-def check_addresses(found: Findings, config: Config) -> None:
-    """``load_from`` and the checkpoints of teachers can be fetched, and are of whole models."""
+def check_whole_weights(found: Findings, config: Config) -> None:
+    """``load_from`` and the checkpoints of teachers are of whole models."""
     if isinstance(config.get('load_from'), str):
-        _check_scheme(found, 'load_from', config.load_from)
         _check_whole(found, 'load_from', config.load_from, 'the student')
     model = config.get('model')
     teachers = teacher_configs(model) if isinstance(model, Mapping) and is_distillation(model) else {}
@@ -28,17 +24,7 @@ def check_addresses(found: Findings, config: Config) -> None:
         where = f'model.{"teacher" if name == "teacher" else f"teachers.{name}"}.checkpoint'
         file = settings.get('checkpoint') if isinstance(settings, Mapping) else None
         if isinstance(file, str):
-            _check_scheme(found, where, file)
             _check_whole(found, where, file, 'the teacher')
-
-
-def _check_scheme(found: Findings, where: str, file: str) -> None:
-    if '://' not in file:
-        return
-    known = [one for one in CheckpointLoader._schemes if one.endswith('://') and one[0].isalpha()]
-    if not any(one and re.match(one, file) for one in CheckpointLoader._schemes):
-        near = did_you_mean(f'{file.partition("://")[0]}://', known)
-        found.error(where, f'Expected an address of {known} but got {file!r}.{near} Correct it.')
 
 
 def _check_whole(found: Findings, where: str, file: str, whose: str) -> None:

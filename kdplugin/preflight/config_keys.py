@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.recipe_change import bases_of
 
 SEQUENCE = (list, tuple)
 KINDS: dict[str, tuple[type, ...]] = {
@@ -54,6 +56,7 @@ OLD_MEANS_NOTHING = ('optimizer', 'data', 'runner', 'seed', 'fp16')
 """Of these, names that configs of today use for variables of their own; they count with a value that only the old
 meaning has."""
 
+_NEW_MODEL = 'model=dict(_delete_=True, type=...)'
 RAZOR_TYPES = ('SingleTeacherDistill', 'FpnTeacherDistill', 'OverhaulFeatureDistillation', 'SelfDistill', 'DAFLDistill')
 RAZOR_KEYS = (
     'architecture', 'distiller', 'teacher_ckpt', 'teacher_trainable', 'student_recorders', 'teacher_recorders',
@@ -191,6 +194,15 @@ def _razor_keys(model: Any, path: str) -> Iterator[tuple[str, str]]:
             yield f'{path}.pairs.{name}.loss.type', f'the loss {kind!r}'
 
 
+def _inherits_distiller(config: Config) -> bool:
+    """Tell whether a base is a distillation already, so that what is set beside the student is meant for it."""
+    models = []
+    for base in bases_of(str(config.filename)) if config.filename else ():
+        with contextlib.suppress(Exception):  # said where the config is read
+            models.append(Config.fromfile(base).get('model'))
+    return any(isinstance(model, Mapping) and is_distiller(model) for model in models)
+
+
 def check_leftovers(found: Findings, config: Config) -> bool:
     """The Distiller does not hold what it inherited from the student's recipe; True if it does."""
     model = config.get('model')
@@ -198,10 +210,11 @@ def check_leftovers(found: Findings, config: Config) -> bool:
         return False
     left = [key for key in model if key in model['student'] and key not in ('type', 'data_preprocessor')]
     if left:
+        cure = f'model=dict(student=dict({left[0]}=...))' if _inherits_distiller(config) else _NEW_MODEL
         found.error(
             'model',
             f'Expected the keys of kdplugin.Distiller alone but got {left} of the inherited model besides. Write '
-            'model=dict(_delete_=True, type=...).',
+            f'{cure}.',
         )
     if is_distiller(model['student']):
         found.error(

@@ -46,6 +46,8 @@ BELONGS = {
     'save_best': 'default_hooks.checkpoint.save_best', 'pretrained': "init_cfg=dict(type='Pretrained', checkpoint=...)",
 }  # fmt: skip
 """Where a key belongs that stands elsewhere."""
+PLAIN_DATASET = ('data_root', 'data_prefix', 'ann_file', 'metainfo', 'filter_cfg', 'img_suffix', 'seg_map_suffix')
+"""Keys of a dataset that reads files, and of none that wraps one."""
 BUILT_ALONE = ('transform', 'hook', 'metric', 'loop', 'optimizer', 'parameter scheduler', 'vis_backend')
 """Registries whose types get nothing but what the config says, and what is in ``HANDED``."""
 HANDED: dict[str, tuple[str, ...]] = {
@@ -156,10 +158,23 @@ def _is_misspelt(key: str, names: Iterable[str]) -> bool:
     return bool(difflib.get_close_matches(key, [name for name in names if len(name) > 4], n=1, cutoff=0.9))
 
 
+def _is_left_over(part: Typed, key: str, names: set[str] | frozenset[str]) -> bool:
+    """Tell what stood in a dict before another type came into it: a dataset that is wrapped now, another loop."""
+    if part.path == 'train_cfg':
+        return (key == 'max_epochs' and 'max_iters' in part.settings) or (
+            key == 'max_iters' and 'max_epochs' in part.settings
+        )
+    wraps = {'dataset', 'datasets'} & set(names) & set(part.settings)
+    return part.role == 'dataset' and bool(wraps) and key in PLAIN_DATASET
+
+
 def _unknown_key(part: Typed, key: str, resolved: Any, names: set[str] | frozenset[str]) -> str:
     name = getattr(resolved, '__name__', str(resolved))
     known = sorted(name for name in names if not name.startswith('_'))
-    if key == '_delete_':
+    if _is_left_over(part, key, names):
+        where = 'the dataset' if part.path.endswith('dataset') else part.path
+        cure = f'It is left over from the inherited {part.path}: write _delete_=True in {where}.'
+    elif key == '_delete_':
         cure = 'There is nothing to delete: no _base_ file has this part. Remove _delete_.'
     elif OLD_NAMES.get(key) in names:
         cure = f'It is called {OLD_NAMES[key]} now.'

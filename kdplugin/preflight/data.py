@@ -21,6 +21,7 @@ from kdplugin.preflight.findings import Findings, explain
 from kdplugin.preflight.registries import find_type
 
 LOADERS = ('train_dataloader', 'val_dataloader')
+FILES = ('ann_file', 'proposal_file')
 FILTERS = ('filter_empty_gt', 'min_size')
 """Keys of ``filter_cfg`` that mmdet's datasets read."""
 OTHER_CLASSES = ('rpn_head', 'semantic_head')
@@ -72,7 +73,7 @@ def _check_files(found: Findings, where: str, dataset: Mapping[str, Any]) -> Non
             f'{where}.data_prefix', f'Expected a dict but got {prefixes!r}. Write data_prefix=dict(img={prefixes!r}).'
         )
         return
-    named = {'ann_file': dataset.get('ann_file'), **(prefixes or {})}
+    named = {key: dataset.get(key) for key in FILES} | dict(prefixes or {})
     paths = {
         key: value if is_abs(value) or not root else join_path(root, value) for key, value in named.items() if value
     }
@@ -88,11 +89,11 @@ def _check_files(found: Findings, where: str, dataset: Mapping[str, Any]) -> Non
         return
     for key, path in paths.items():
         if not Path(path).exists():
-            inner = f'data_prefix.{key}' if key != 'ann_file' else key
+            inner = key if key in FILES else f'data_prefix.{key}'
             found.error(
                 f'{where}.{inner}',
-                f'Expected {key} {path} but it does not exist.{_doubled(root, named[key])}{near_files(path)} Put the '
-                f'data there or correct {key}.',
+                f'Expected {key} {path} but it does not exist.{_doubled(root, str(named[key]))}{near_files(path)} Put '
+                f'the data there or correct {key}.',
             )
         elif key == 'ann_file' and Path(path).is_dir() and 'Coco' in str(dataset.get('type')):
             found.error(f'{where}.ann_file', f'Expected a file but {path} is a folder. Name the JSON file in it.')

@@ -29,6 +29,8 @@ def check_data_size(found: Findings, config: Config, images: int) -> None:
     if not is_count(batch) or batch < 1:
         return
     if loader.get('drop_last') and images < batch:
+        if any(one.where == 'train_dataloader.drop_last' for one in found.errors):
+            return  # counted without a dataset
         found.error(
             'train_dataloader.drop_last',
             f'Expected images for a batch of {batch} but there are {images}, and drop_last=True leaves none of them. '

@@ -33,15 +33,40 @@ def check_loaders(found: Findings, config: Config) -> None:
                 f'{name}.sampler.type',
                 f"Expected a type of sampler but got {list(loader['sampler'])} alone. Write type='DefaultSampler'.",
             )
+        elif 'sampler' in loader and loader['sampler'] is None and 'batch_sampler' not in loader:
+            found.error(
+                f'{name}.sampler',
+                'Expected a sampler but got None. Images would come in order, on every GPU the same: write '
+                f"dict(type='DefaultSampler', shuffle={name == 'train_dataloader'}).",
+            )
         elif 'sampler' not in loader and 'batch_sampler' not in loader:
             found.error(
                 f'{name}.sampler',
                 "Expected a sampler but got none. Write sampler=dict(type='DefaultSampler', shuffle="
                 f'{name == "train_dataloader"}).',
             )
+        if name != 'train_dataloader' and loader.get('drop_last'):
+            found.warning(
+                f'{name}.drop_last',
+                'Expected a validation of every image but got drop_last=True. The last ones count as misses: write '
+                'drop_last=False.',
+            )
+    _check_seed_hook(found, config)
     _check_apart(found, config)
     _check_splits(found, config)
     _check_modes(found, config)
+
+
+def _check_seed_hook(found: Findings, config: Config) -> None:
+    """Epochs are shuffled anew by the hook that seeds the sampler."""
+    hooks, length = config.get('default_hooks'), RunLength.of(config)
+    off = isinstance(hooks, Mapping) and 'sampler_seed' in hooks and hooks['sampler_seed'] is None
+    if off and length is not None and length.by_epoch:
+        found.warning(
+            'default_hooks.sampler_seed',
+            'Expected the hook that shuffles each epoch anew but got None. Every epoch has the same order: write '
+            "sampler_seed=dict(type='DistSamplerSeedHook').",
+        )
 
 
 def _check_sizes(found: Findings, name: str, loader: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from kdplugin.preflight.evaluation import metrics_of
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import kind_of
-from kdplugin.preflight.pipelines import pipelines_of
+from kdplugin.preflight.pipelines import loads_labels, pipelines_of, switched_pipelines
 from kdplugin.preflight.preprocessor import preprocessors
 
 MOVING = ('Resize', 'RandomResize', 'RandomChoiceResize', 'RandomFlip', 'RandomCrop', 'RandomRotate', 'RandomAffine')
@@ -26,7 +26,7 @@ PACKERS = ('PackDetInputs', 'PackSegInputs')
 
 def check_pipeline_order(found: Findings, config: Config) -> None:
     """Labels are loaded before images move, and validation shows whole images that can be told apart."""
-    for path, steps in pipelines_of(config, 'train_dataloader'):
+    for path, steps in (*pipelines_of(config, 'train_dataloader'), *switched_pipelines(config)):
         _check_labels_first(found, path, steps)
         _check_crop(found, config, path, steps)
     metrics = [kind_of(metric) for _, metric in metrics_of(config, 'val_evaluator')]
@@ -39,9 +39,7 @@ def check_pipeline_order(found: Findings, config: Config) -> None:
 
 def _loads(steps: Sequence[Mapping[str, Any]]) -> int | None:
     kinds = [kind_of(step) for step in steps]
-    return next(
-        (number for number, kind in enumerate(kinds) if kind.startswith('Load') and 'Annotations' in kind), None
-    )
+    return next((number for number, kind in enumerate(kinds) if loads_labels(kind)), None)
 
 
 def _check_labels_first(found: Findings, path: str, steps: Sequence[Mapping[str, Any]]) -> None:

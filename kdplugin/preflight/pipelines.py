@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from kdplugin.preflight.data import LOADERS
 from kdplugin.preflight.findings import Findings
-from kdplugin.preflight.hook_action import kind_of
+from kdplugin.preflight.hook_action import hooks_of, kind_of
 
 MASK_HEADS = ('mask_head', 'mask_roi_extractor')
 
@@ -45,11 +45,24 @@ def all_steps(steps: Any) -> Iterator[Mapping[str, Any]]:
             yield from all_steps(step)
 
 
+def switched_pipelines(config: Config) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    """Yield the path and the transforms of every pipeline that a hook puts in place of the training's."""
+    for path, hook in hooks_of(config):
+        steps = hook.get('switch_pipeline')
+        if isinstance(steps, list | tuple) and steps:
+            yield f'{path}.switch_pipeline', [step for step in steps if isinstance(step, Mapping)]
+
+
+def loads_labels(kind: str) -> bool:
+    """Tell whether a transform loads labels of any kind: LoadAnnotations, LoadPanopticAnnotations, a depth map's."""
+    return kind.startswith('Load') and 'Annotation' in kind
+
+
 def check_pipelines(found: Findings, config: Config) -> None:
     """Every loader's images are loaded, labelled, and packed for the model at the end; nothing is normalised twice."""
-    for loader in LOADERS:
-        given = list(pipelines_of(config, loader))
-        if not given:
+    loaded = [(loader, list(pipelines_of(config, loader))) for loader in LOADERS]
+    for loader, given in [*loaded, *(('train_dataloader', [one]) for one in switched_pipelines(config))]:
+        if not given or not given[-1][1]:
             continue
         path, last = given[-1]
         kinds = [kind_of(step) for _, steps in given for step in all_steps(steps)]
@@ -59,8 +72,7 @@ def check_pipelines(found: Findings, config: Config) -> None:
                 f'Expected the pipeline to end with a transform that packs but got {kind_of(last[-1])} at its end. Add '
                 f"dict(type='{_packer(config)}').",
             )
-        labelled = any(kind.startswith('Load') and 'Annotations' in kind for kind in kinds)
-        if not labelled and any('LoadImage' in kind for kind in kinds) and _needs(loader):
+        if not any(map(loads_labels, kinds)) and any('LoadImage' in kind for kind in kinds) and _needs(loader):
             found.error(
                 path,
                 "Expected the labels of the images but the pipeline loads none. Add dict(type='LoadAnnotations'"

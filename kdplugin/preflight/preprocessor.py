@@ -9,8 +9,9 @@ from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distiller
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import kind_of
+from kdplugin.preflight.pipelines import all_steps, pipelines_of
 
-CHANNELS = (1, 3)
 COLOURS = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
 
 
@@ -28,9 +29,11 @@ def check_preprocessor(found: Findings, config: Config) -> None:
     """Mean and std are numbers for each channel, colours are turned once, and no second preprocessor goes unread."""
     given = list(preprocessors(config))
     for path, settings in given[:1]:
-        _check_numbers(found, path, settings)
+        _check_numbers(found, path, settings, channels_of(config, settings))
         _check_turned(found, path, settings)
         _check_divisor(found, path, settings)
+        if not _learns_depth(config):
+            _check_label_padding(found, path, settings)
     for path, settings in given[1:]:
         if any(settings.get(key) != given[0][1].get(key) for key in COLOURS):  # mmseg's recipes differ in size
             found.warning(
@@ -40,7 +43,16 @@ def check_preprocessor(found: Findings, config: Config) -> None:
             )
 
 
-def _check_numbers(found: Findings, path: str, settings: Mapping[str, Any]) -> None:
+def channels_of(config: Config, settings: Mapping[str, Any]) -> set[Any]:
+    """Return how many numbers may be given: of colours, of grey, of what the backbone takes, of two images at once."""
+    model = config.get('model')
+    student = model.get('student', model) if isinstance(model, Mapping) else None
+    backbone = student.get('backbone') if isinstance(student, Mapping) else None
+    own = {backbone.get('in_channels')} if isinstance(backbone, Mapping) else set()
+    return {1, 3} | own | ({2, 6} if kind_of(settings).startswith('DualInput') else set())
+
+
+def _check_numbers(found: Findings, path: str, settings: Mapping[str, Any], channels: set[Any]) -> None:
     mean, std = settings.get('mean'), settings.get('std')
     if (mean is None) != (std is None):
         found.error(
@@ -54,7 +66,7 @@ def _check_numbers(found: Findings, path: str, settings: Mapping[str, Any]) -> N
         numbers = isinstance(values, list | tuple) and all(
             isinstance(one, int | float) and not isinstance(one, bool) for one in values
         )
-        if not numbers or len(values) not in CHANNELS:
+        if not numbers or len(values) not in channels:
             found.error(
                 f'{path}.{key}', f'Expected 3 numbers, one for each channel (1 for grey images), but got {values!r}. '
                 f'Correct {key}.',
@@ -77,3 +89,19 @@ def _check_divisor(found: Findings, path: str, settings: Mapping[str, Any]) -> N
     value = settings.get('pad_size_divisor', 1)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         found.error(f'{path}.pad_size_divisor', f'Expected a whole number >= 1 but got {value!r}. Give for example 32.')
+
+
+def _learns_depth(config: Config) -> bool:
+    """Tell whether labels are depths, of which 0 is none."""
+    steps = [step for _, steps in pipelines_of(config, 'train_dataloader') for step in all_steps(steps)]
+    return any('Depth' in kind_of(step) for step in steps)
+
+
+def _check_label_padding(found: Findings, path: str, settings: Mapping[str, Any]) -> None:
+    """Labels are padded with what losses of mmseg leave out, not with a class."""
+    value = settings.get('seg_pad_val', 255)
+    if kind_of(settings).endswith('SegDataPreProcessor') and isinstance(value, int) and value == 0:
+        found.warning(
+            f'{path}.seg_pad_val',
+            'Expected 255, which losses leave out, but got 0. Padding is trained as class 0: write seg_pad_val=255.',
+        )

@@ -77,11 +77,20 @@ def check_recipe(found: Findings, config: Config) -> None:
         change for key in SECTIONS for change in differences(_plain(config.get(key)), _plain(recipe.get(key)), key)
     ]
     changes += list(differences(_plain(model.get('student')), _plain(recipe.get('model')), 'model.student'))
+    changes = [change for change in changes if not _is_judged(found, change[0])]
     for path, ours, theirs in changes[:SHOWN]:
         _tell(found, path, ours, theirs, Path(recipe.filename).name)
     if len(changes) > SHOWN:
         names = ', '.join(path for path, _, _ in changes[SHOWN : 2 * SHOWN])
         found.note('_base_', f'{len(changes) - SHOWN} more differences from the recipe of the student: {names}.')
+
+
+def _is_judged(found: Findings, path: str) -> bool:
+    """Tell whether a change is called a fault already, with a cure that is better than to repeat it elsewhere."""
+    judged = [one.where for one in found if one.level != 'note']
+    return any(
+        f'{path}.'.startswith(f'{where}.') or f'{where}.'.startswith(f'{path}.') for where in judged if '.' in where
+    )
 
 
 def _tell(found: Findings, path: str, ours: Any, theirs: Any, recipe: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
+from torch import nn
 
-from kdplugin.module_paths import did_you_mean
+from kdplugin.module_paths import did_you_mean, find_module
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import kind_of
 from kdplugin.preflight.registries import find_type
@@ -28,6 +30,9 @@ WORDS: dict[str, tuple[str, ...]] = {
     'env_cfg.dist_cfg.backend': ('nccl', 'gloo', 'mpi', 'ucc', 'xccl', 'hccl', 'cncl', 'mccl', 'smddp'),
 }
 """Keys that are one of some words."""
+COMPILE_MODES = ('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs')
+NO_MODULES = ('train_cfg', 'test_cfg', 'init_cfg')
+"""Dicts of a model that become no module."""
 PACKAGES = {
     'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb', 'MLflowVisBackend': 'mlflow',
     'ClearMLVisBackend': 'clearml', 'NeptuneVisBackend': 'neptune', 'DVCLiveVisBackend': 'dvclive',
@@ -132,6 +137,48 @@ def strategy_mistake(config: Config) -> str | None:
         f"Expected runner_type='FlexibleRunner' beside strategy {strategy.get('type')} but got {kind!r}, which would "
         "leave the strategy out. Add runner_type='FlexibleRunner'."
     )
+
+
+def check_compile(found: Findings, config: Config) -> None:
+    """``compile`` names a back end and a mode that torch has."""
+    settings = config.get('compile')
+    if not isinstance(settings, Mapping):
+        return
+    backend, mode = settings.get('backend'), settings.get('mode')
+    if isinstance(backend, str):
+        known = torch.compiler.list_backends(exclude_tags=())
+        if backend not in known:
+            found.not_among('compile.backend', backend, known)
+    if isinstance(mode, str) and mode not in COMPILE_MODES:
+        found.not_among('compile.mode', mode, COMPILE_MODES)
+
+
+def check_wrapped_parts(found: Findings, config: Config) -> None:
+    """What is recomputed or fused is a part of the student: 'backbone', 'backbone.layer4'."""
+    model = config.get('model')
+    student = model.get('student', model) if isinstance(model, Mapping) else None
+    if not isinstance(student, Mapping):
+        return
+    parts = [str(key) for key, value in student.items() if isinstance(value, Mapping | list) and key not in NO_MODULES]
+    for key, name in _wrapped(config):
+        first = name.partition('.')[0]
+        near = did_you_mean(first, parts)
+        if first not in parts and near:
+            found.error(key, f'Expected a part of the student of {parts} but got {name!r}.{near} Correct it.')
+
+
+def check_wrapped_modules(found: Findings, config: Config, student: nn.Module) -> None:
+    """The same, of the student as it is built."""
+    for key, name in _wrapped(config):
+        if not any(one.where == key for one in found.errors):
+            found.attempt(key, 'a module of the student', find_module, student, name, 'student')
+
+
+def _wrapped(config: Config) -> Iterator[tuple[str, str]]:
+    for key in ('activation_checkpointing', 'efficient_conv_bn_eval'):
+        names = config.get(key)
+        for name in [names] if isinstance(names, str) else names if isinstance(names, list | tuple) else ():
+            yield key, str(name)
 
 
 def check_backends(found: Findings, config: Config) -> None:

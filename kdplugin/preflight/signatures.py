@@ -210,3 +210,29 @@ def _reads(tree: ast.AST, rest: str) -> Iterator[tuple[ast.AST, ast.AST, str | N
             yield node, node.value, text(node.slice)
         elif isinstance(node, ast.Compare) and len(node.comparators) == 1 and _is_name(node.comparators[0], rest):
             yield node, node.comparators[0], text(node.left)
+
+
+@cache
+def keys_read(constructor: Any, name: str) -> frozenset[str]:
+    """Return the keys that a class and its parents take from a dict, by the name it has in their source."""
+    return frozenset(key for base in constructor.__mro__[:-1] for key in _keys_read(base, name))
+
+
+def _keys_read(base: type, name: str) -> Iterator[str]:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+    except (OSError, TypeError, SyntaxError):
+        return
+    for node in ast.walk(tree):
+        owner: ast.AST | None = None
+        key: ast.AST | None = None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            owner, key = node.func.value, node.args[0]
+        elif isinstance(node, ast.Subscript):
+            owner, key = node.value, node.slice
+        elif isinstance(node, ast.Compare):
+            owner, key = node.comparators[0], node.left
+        if owner is None or not ast.unparse(owner).endswith(name):
+            continue
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            yield key.value

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.distill.settings import distiller_mistakes, teacher_configs
 from kdplugin.preflight.addresses import check_addresses
+from kdplugin.preflight.box_settings import check_boxes
 from kdplugin.preflight.class_names import (
     check_class_names,
     check_class_weights,
@@ -30,18 +31,23 @@ from kdplugin.preflight.config_keys import (
 )
 from kdplugin.preflight.config_types import check_model_types, check_types
 from kdplugin.preflight.data import check_classes, check_dataset_files
+from kdplugin.preflight.data_counts import check_whole_batches
+from kdplugin.preflight.dataset_keys import check_dataset_keys
 from kdplugin.preflight.evaluation import check_best, check_metrics, check_suited
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.forms import check_forms
 from kdplugin.preflight.frozen_start import check_frozen_start
 from kdplugin.preflight.hook_action import check_hooks
+from kdplugin.preflight.hook_arguments import check_hook_arguments
 from kdplugin.preflight.hook_needs import check_average_order, check_hook_needs
 from kdplugin.preflight.hook_settings import check_averages, check_hook_entries
+from kdplugin.preflight.inherited import check_lost_hooks, check_variables
 from kdplugin.preflight.label_values import check_ignored_class, check_zero_label
 from kdplugin.preflight.least_images import check_least_images
 from kdplugin.preflight.loaders import check_loaders
 from kdplugin.preflight.log_settings import check_log
 from kdplugin.preflight.loops import check_intervals, check_loop_roles
+from kdplugin.preflight.loss_settings import check_losses
 from kdplugin.preflight.models import (
     check_initial_weights,
     check_preprocessing,
@@ -52,6 +58,7 @@ from kdplugin.preflight.models import (
 )
 from kdplugin.preflight.monitors import check_patience, check_rules
 from kdplugin.preflight.one_cycle import check_one_cycle
+from kdplugin.preflight.optimizer_keys import check_clipping, check_groups
 from kdplugin.preflight.pair_phases import check_idle_weights, check_phases
 from kdplugin.preflight.pair_weights import check_pair_weights
 from kdplugin.preflight.pairs import check_pair
@@ -64,23 +71,28 @@ from kdplugin.preflight.recipe_change import check_recipe
 from kdplugin.preflight.run_length import check_length, check_pair_schedules, check_rates
 from kdplugin.preflight.runner_settings import (
     check_backends,
+    check_compile,
     check_imports,
     check_inner_keys,
     check_loop_kind,
     check_runner_kind,
     check_words,
+    check_wrapped_parts,
 )
 from kdplugin.preflight.samples import check_samples
 from kdplugin.preflight.scheduler_shape import check_scheduler_shapes
 from kdplugin.preflight.scheduler_time import check_scheduler_time
 from kdplugin.preflight.surroundings import check_colours, check_environment, check_scope
 from kdplugin.preflight.teacher_config import (
+    check_cache_settings,
+    check_teacher_images,
     same_file,
     student_settings,
     teacher_model,
     whole_config,
     with_preprocessor,
 )
+from kdplugin.preflight.whole_weights import check_whole_weights
 from kdplugin.preflight.work_dir import check_own_work_dir, check_work_dir
 
 
@@ -106,6 +118,8 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
         check_runner_kind,
         check_backends,
         check_log,
+        check_compile,
+        check_wrapped_parts,
     ):
         found.run('settings', settings, config)
     found.run('scopes', check_scope, config)
@@ -117,7 +131,10 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     files_exist = bool(found.run('files', check_dataset_files, config))
     found.run('files', check_samples, config)
     found.run('files', check_addresses, config)
+    found.run('files', check_whole_weights, config)
+    found.run('files', check_dataset_keys, config)
     found.run('loaders', check_loaders, config)
+    found.run('loaders', check_whole_batches, config)
     found.run('pipelines', check_pipelines, config)
     found.run('pipelines', check_pipeline_order, config)
     found.run('preprocessing', check_preprocessor, config)
@@ -134,16 +151,22 @@ def check_statically(found: Findings, config: Config, gpus: int | None = None) -
     found.run('pairs', check_least_images, config)
     for hooks in (check_hooks, check_hook_entries, check_hook_needs, check_averages, check_average_order):
         found.run('hooks', hooks, config)
-    found.run('hooks', check_projection_source, config)
-    found.run('optimizer', check_optimizer, config)
+    for hooks in (check_projection_source, check_hook_arguments):
+        found.run('hooks', hooks, config)
+    for optimizer in (check_optimizer, check_clipping, check_groups):
+        found.run('optimizer', optimizer, config)
+    found.run('inherited', check_variables, config)
+    found.run('inherited', check_lost_hooks, config)
+    found.run('losses', check_losses, config)
+    found.run('boxes', check_boxes, config)
     found.run('amp', check_amp, config)
     found.run('learning rate', check_batch_and_rate, config, gpus)
     found.run('classes', check_metainfo, config)
     found.run('classes', check_class_names, config)
     found.run('labels', check_zero_label, config)
-    found.run('recipe', check_recipe, config)
     found.run('frozen', check_frozen_start, config)
     _check_model(found, config)
+    found.run('recipe', check_recipe, config)
     return files_exist
 
 
@@ -227,6 +250,8 @@ def _check_teacher(
     heads: dict[str, Mapping[str, int]],
 ) -> None:
     found.run('teacher', check_teacher_keys, settings, where)
+    found.run('teacher', check_teacher_images, config, settings, where)
+    found.run('cache', check_cache_settings, settings, where)
     with found.during('teacher'):
         theirs = teacher_model(found, settings, where)
     if theirs is None:

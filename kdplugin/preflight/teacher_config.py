@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +15,17 @@ from mmengine.registry import MODELS
 
 from kdplugin.config_files import parse
 from kdplugin.distill.model_config import plain_model_config
+from kdplugin.distill.teachers.output_cache import parse_bytes
 from kdplugin.distill.teachers.teacher import teacher_model_config
+from kdplugin.errors import ConfigError
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.hook_action import kind_of
+from kdplugin.preflight.pipelines import all_steps, pipelines_of
+
+SMALLEST = 32
+"""Pixels of a side below which the maps of most backbones vanish."""
+ROOM = 1_000_000
+"""Bytes below which a cache holds hardly an image."""
 
 
 def teacher_model(found: Findings, settings: Mapping[str, Any], where: str) -> Any:
@@ -62,3 +73,66 @@ def same_file(student: Config, teacher: Mapping[str, Any]) -> bool:
     if not isinstance(one, str) or not isinstance(other, str) or '://' in one or '://' in other:
         return False
     return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+
+
+def check_teacher_images(found: Findings, config: Config, settings: Mapping[str, Any], where: str) -> None:
+    """Images are resized for a teacher to the sides that they have, in the order height, width."""
+    size, scale = settings.get('input_size'), settings.get('scale')
+    if isinstance(scale, int | float) and not isinstance(scale, bool) and not 0.1 <= scale <= 4:
+        found.warning(
+            f'{where}.scale',
+            f'Expected a factor of the sides such as 0.5 or 2 but got {scale:g}. The teacher was not trained on such '
+            'images: correct scale.',
+        )
+    if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(one, int) for one in size)):
+        return
+    if min(size) < SMALLEST:
+        found.warning(
+            f'{where}.input_size',
+            f'Expected sides of at least {SMALLEST} pixels but got {tuple(size)}. Nothing is left of the image: '
+            'correct input_size.',
+        )
+        return
+    for width, height in _scales(config):
+        if (size[0] - size[1]) * (height - width) < 0:
+            found.warning(
+                f'{where}.input_size',
+                f'Expected (height, width), and the pipeline resizes to (width, height)={(width, height)}, but got '
+                f'{tuple(size)}. The images would be squeezed: did you mean {(size[1], size[0])}? Write input_size='
+                f'{(size[1], size[0])}.',
+            )
+            return
+
+
+def _scales(config: Config) -> Iterator[tuple[int, int]]:
+    """Yield the (width, height) of every resizing of training images that keeps none of their sides."""
+    for _, steps in pipelines_of(config, 'train_dataloader'):
+        for step in all_steps(steps):
+            given = step.get('scale')
+            if kind_of(step) == 'Resize' and isinstance(given, list | tuple) and len(given) == 2:
+                yield given[0], given[1]
+
+
+def check_cache_settings(found: Findings, settings: Mapping[str, Any], where: str) -> None:
+    """A teacher's cache is in a folder that can be written, and has room for images."""
+    cache = settings.get('cache')
+    if not isinstance(cache, Mapping) or not isinstance(cache.get('dir'), str):
+        return
+    folder = Path(cache['dir']).expanduser()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = 'a folder that may be written' if folder.is_dir() else 'a folder'
+        found.error(
+            f'{where}.cache.dir',
+            f'Expected {what} for the cache but {folder} is none. Choose another dir.',
+        )
+    with contextlib.suppress(ConfigError):  # said where the keys of the teacher are
+        size = parse_bytes(cache.get('max_bytes'))
+        if size < ROOM:
+            near = f" Did you mean '{size}GB'?" if size < ROOM // 1000 else ''
+            found.warning(
+                f'{where}.cache.max_bytes',
+                f'Expected room for the outputs of many images but got {size} bytes.{near} Give for example '
+                "max_bytes='20GB'.",
+            )

@@ -35,6 +35,7 @@ from kdplugin.preflight.projection import check_projection
 from kdplugin.preflight.quiet import quiet
 from kdplugin.preflight.recipe_index import recipes_listed_once
 from kdplugin.preflight.resume_file import checked_resume
+from kdplugin.preflight.runner_settings import check_wrapped_modules
 from kdplugin.preflight.shrinking import shrunk
 from kdplugin.preflight.static import check_statically, teacher_path, without
 from kdplugin.preflight.step import (
@@ -185,6 +186,7 @@ def _verify_parts(found: Findings, config: Config, student: nn.Module) -> list[s
     """Check what a student begins with and what moves it; returns the names of what is frozen."""
     found.run('projection', check_projection, config, student)
     found.run('resume', checked_resume, config, student)
+    found.run('settings', check_wrapped_modules, config, student)
     patterns = (config.model.get('frozen') if is_distillation(config.model) else None) or ()
     frozen = found.run('frozen', check_frozen, patterns if isinstance(patterns, list | tuple) else (), student) or []
     found.run('optimizer', check_optimizer_builds, config, student, frozen)

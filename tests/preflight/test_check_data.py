@@ -190,3 +190,12 @@ def test_classes_of_videos_are_not_compared() -> None:
     loader = dict(dataset=dict(type='MOTChallengeDataset', ann_file='x.json'))
     check_classes(found, Config(dict(train_dataloader=loader)), {'model': {'bbox_head': 1}})
     assert [one.level for one in found] == ['note']
+
+
+def test_a_missing_file_of_proposals_is_told_like_one_of_annotations(tmp_path: Path) -> None:
+    (tmp_path / 'there.pkl').touch()
+    for name, number in (('there.pkl', 0), ('gone.pkl', 1)):
+        dataset = dict(type='CocoDataset', data_root=str(tmp_path), proposal_file=name)
+        found = Findings()
+        check_dataset_files(found, Config(dict(train_dataloader=dict(dataset=dataset))))
+        assert [one.where for one in found.errors] == ['train_dataloader.dataset.proposal_file'] * number

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mmengine.config import Config
 from preflight_says import places, says
 
 from kdplugin.preflight.config_keys import (
@@ -13,6 +15,7 @@ from kdplugin.preflight.config_keys import (
     check_old_keys,
     check_razor_keys,
 )
+from kdplugin.preflight.findings import Findings
 
 LOOP = dict(train_dataloader=dict(dataset={}), train_cfg={}, optim_wrapper=dict(optimizer={}))
 VALIDATION = dict(val_dataloader=dict(dataset={}), val_cfg={}, val_evaluator={})
@@ -102,3 +105,14 @@ def test_a_teacher_of_mmdets_own_is_none_of_mmrazor() -> None:
     assert places(check_razor_keys, dict(model=dict(type='kdplugin.Distiller', teacher_ckpt='a.pth'))) == [
         ('error', 'model.teacher_ckpt')
     ]
+
+
+def test_what_a_distillation_is_given_besides_is_meant_for_its_student(tmp_path: Path) -> None:
+    for kind, cure in (('kdplugin.Distiller', r'model=dict(student=dict(neck=...))'), ('GFL', '_delete_=True')):
+        (tmp_path / 'base.py').write_text(f"model = dict(type='{kind}', student=dict(type='GFL', neck=dict()))\n")
+        (tmp_path / 'child.py').write_text(
+            "_base_ = ['./base.py']\nmodel = dict(type='kdplugin.Distiller', neck=dict(num_outs=5))\n"
+        )
+        found = Findings()
+        assert check_leftovers(found, Config.fromfile(str(tmp_path / 'child.py')))
+        assert cure in found[0].message

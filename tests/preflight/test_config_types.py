@@ -88,3 +88,17 @@ def test_a_way_to_suppress_boxes_is_a_known_one() -> None:
     ((level, where, text),) = says(check_types, dict(model=model))
     assert (level, where) == ('error', 'model.test_cfg.nms.type')
     assert "Did you mean 'nms'" in text
+
+
+def test_what_is_left_over_of_a_base_is_deleted() -> None:
+    wrapped = dict(type='RepeatDataset', times=2, data_root='a', dataset=dict(type='CocoDataset', ann_file='a.json'))
+    ((_, where, message),) = says(check_types, changed('train_dataloader.dataset', wrapped))
+    assert where == 'train_dataloader.dataset.data_root'
+    assert 'write _delete_=True in the dataset.' in message
+    loop = dict(type='IterBasedTrainLoop', max_iters=10, max_epochs=1)
+    ((_, where, message),) = says(check_types, changed('train_cfg', loop))
+    assert where == 'train_cfg.max_epochs'
+    assert 'write _delete_=True in train_cfg.' in message
+    told = says(check_types, changed('train_cfg', dict(type='IterBasedTrainLoop', max_epochs=1)))
+    assert told
+    assert not any('_delete_' in message for _, _, message in told)

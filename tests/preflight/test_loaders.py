@@ -92,3 +92,20 @@ def test_mmdet_leaves_images_out_unless_it_tests() -> None:
     assert of(train=True, val=False) == [
         ('warning', 'train_dataloader.dataset.test_mode'), ('warning', 'val_dataloader.dataset.test_mode')
     ]  # fmt: skip
+
+
+def test_a_validation_sees_every_image() -> None:
+    assert places(check_loaders, dict(val_dataloader={**loader(), 'drop_last': True})) == [
+        ('warning', 'val_dataloader.drop_last')
+    ]
+    assert places(check_loaders, dict(val_dataloader={**loader(), 'drop_last': False})) == []
+
+
+def test_epochs_are_shuffled_anew() -> None:
+    assert places(check_loaders, dict(val_dataloader={**loader(), 'sampler': None})) == [
+        ('error', 'val_dataloader.sampler')
+    ]
+    off = dict(default_hooks=dict(sampler_seed=None))
+    assert places(check_loaders, dict(off, train_cfg=EPOCHS)) == [('warning', 'default_hooks.sampler_seed')]
+    assert places(check_loaders, dict(off, train_cfg=dict(type='IterBasedTrainLoop', max_iters=9))) == []
+    assert places(check_loaders, dict(default_hooks=dict(timer=None), train_cfg=EPOCHS)) == []

@@ -59,3 +59,11 @@ def test_boxes_are_compared_by_the_number_of_the_image() -> None:
     assert where == 'val_dataloader.dataset.pipeline.1.meta_keys'
     assert "['img_id'] are not among" in text
     assert says(check_pipeline_order, config([], val, 'VOCMetric')) == []
+
+
+def test_a_pipeline_that_a_hook_switches_to_loads_labels_first_too() -> None:
+    steps = [dict(type='LoadImageFromFile'), dict(type='RandomFlip', prob=0.5), dict(type='LoadAnnotations')]
+    for order, number in ((steps, 1), ([steps[0], steps[2], steps[1]], 0)):
+        hook = dict(type='PipelineSwitchHook', switch_epoch=8, switch_pipeline=order)
+        told = says(check_pipeline_order, dict(custom_hooks=[hook]))
+        assert [(level, where) for level, where, _ in told] == [('error', 'custom_hooks.0.switch_pipeline')] * number

@@ -55,3 +55,15 @@ def test_wrapped_data_sets_share_the_work() -> None:
     assert places(check_pipelines, wrapped) == []
     nested = dict(type='RandomChoice', transforms=[[FLIP], [dict(type='Resize')]])
     assert [step['type'] for step in all_steps([nested])] == ['RandomChoice', 'RandomFlip', 'Resize']
+
+
+def test_labels_of_any_kind_are_labels() -> None:
+    assert places(check_pipelines, config(LOAD, dict(type='LoadDepthAnnotation'), PACK)) == []
+    assert places(check_pipelines, config(LOAD, dict(type='LoadPanopticAnnotations'), PACK)) == []
+
+
+def test_a_pipeline_that_a_hook_switches_to_is_one_of_the_training() -> None:
+    for steps, found in (((LOAD, LABELS, PACK), []), ((LOAD, LABELS), ['error']), ((LOAD, PACK), ['error']), ((), [])):
+        hook = dict(type='PipelineSwitchHook', switch_epoch=8, switch_pipeline=list(steps))
+        told = places(check_pipelines, config(LOAD, LABELS, PACK, custom_hooks=[hook]))
+        assert told == [(level, 'custom_hooks.0.switch_pipeline') for level in found]

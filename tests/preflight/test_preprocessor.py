@@ -53,3 +53,29 @@ def test_a_second_one_goes_unread() -> None:
         ((level, where, text),) = says(check_preprocessor, config)
         assert (level, where) == ('warning', 'data_preprocessor' if place == 'top' else 'model.data_preprocessor')
         assert 'another at model.student.data_preprocessor, which alone is read. Keep one of them.' in text
+
+
+def test_as_many_numbers_as_the_backbone_takes_channels() -> None:
+    four = dict(mean=[1.0] * 4, std=[2.0] * 4)
+    assert says(check_preprocessor, dict(model=dict(backbone=dict(in_channels=4), data_preprocessor=four))) == []
+    assert len(says(check_preprocessor, dict(model=dict(backbone=dict(in_channels=5), data_preprocessor=four)))) == 1
+    two = dict(type='DualInputSegDataPreProcessor', mean=[1.0] * 6, std=[2.0] * 6)
+    assert says(check_preprocessor, dict(model=dict(data_preprocessor=two))) == []
+    two['type'] = 'SegDataPreProcessor'
+    assert len(says(check_preprocessor, dict(model=dict(data_preprocessor=two)))) == 1
+
+
+def test_padding_is_no_class() -> None:
+    for value, number in ((255, 0), (0, 1)):
+        own = dict(type='SegDataPreProcessor', seg_pad_val=value)
+        told = says(check_preprocessor, dict(model=dict(data_preprocessor=own)))
+        assert [(level, where) for level, where, _ in told] == [
+            ('warning', 'model.data_preprocessor.seg_pad_val')
+        ] * number
+    assert (
+        says(check_preprocessor, dict(model=dict(data_preprocessor=dict(type='DetDataPreprocessor', seg_pad_val=0))))
+        == []
+    )
+    depth = dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadDepthAnnotation')])))
+    own = dict(type='SegDataPreProcessor', seg_pad_val=0)
+    assert says(check_preprocessor, dict(depth, model=dict(data_preprocessor=own))) == []

@@ -75,3 +75,11 @@ def test_differences_are_told_by_their_paths() -> None:
         ('x.a.1.b', 2, 3), ('x.d', None, 1), ('x.c', 1, None),
     ]  # fmt: skip
     assert list(differences([1], [1, 2], 'x')) == [('x', [1], [1, 2])]
+
+
+def test_a_change_that_is_called_a_fault_is_not_told_as_another_recipe(tmp_path: Path) -> None:
+    config = Config.fromfile(write(tmp_path, "optim_wrapper = dict(optimizer=dict(lr=9.0))\nload_from = 'a.pth'\n"))
+    found = Findings()
+    found.warning('optim_wrapper.optimizer.lr', 'Expected a rate up to 1 but got 9. Correct lr.')
+    check_recipe(found, config)
+    assert [(one.level, one.where) for one in found[1:]] == [('note', 'load_from')]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
 from preflight_says import places, says
+from torch import nn
 
 from kdplugin.preflight import runner_settings as checks
 
@@ -69,3 +71,35 @@ def test_a_log_counts_what_the_loop_counts() -> None:
     ):
         found = places(checks.check_loop_kind, dict(log_processor=log, train_cfg=loop))
         assert found == [('warning', 'log_processor.by_epoch')] * expected
+
+
+@pytest.mark.parametrize('settings', [True, dict(backend='inductor', mode='default'), dict(mode='max-autotune'), None])
+def test_what_torch_compiles_with(settings: Any) -> None:
+    assert says(checks.check_compile, dict(compile=settings)) == []
+
+
+@pytest.mark.parametrize(('key', 'wrong', 'near'), [('backend', 'inducter', 'inductor'), ('mode', 'fast', 'default')])
+def test_what_torch_does_not_compile_with(key: str, wrong: str, near: str) -> None:
+    ((level, where, told),) = says(checks.check_compile, dict(compile={key: wrong}))
+    assert (level, where) == ('error', f'compile.{key}')
+    assert near in told
+
+
+@pytest.mark.parametrize('key', ['activation_checkpointing', 'efficient_conv_bn_eval'])
+def test_parts_that_are_recomputed_are_parts_of_the_student(key: str) -> None:
+    model = dict(type='kdplugin.Distiller', student=dict(type='GFL', backbone={}, neck={}, test_cfg={}))
+    for plain in (model, model['student']):
+        for good in ('backbone', ['backbone.layer4', 'neck'], 'something_else', None):
+            assert says(checks.check_wrapped_parts, {'model': plain, key: good}) == []
+        ((level, where, told),) = says(checks.check_wrapped_parts, {'model': plain, key: ['neck', 'backbon']})
+        assert (level, where) == ('error', key)
+        assert "Did you mean 'backbone'?" in told
+
+
+def test_parts_that_are_recomputed_are_modules() -> None:
+    student = nn.Sequential(OrderedDict(backbone=nn.Sequential(nn.Linear(1, 1))))
+    for good in ('backbone', ['backbone.0'], None):
+        assert says(checks.check_wrapped_modules, dict(activation_checkpointing=good), student) == []
+    told = says(checks.check_wrapped_modules, dict(efficient_conv_bn_eval=['backbone.7']), student)
+    assert [(level, where) for level, where, _ in told] == [('error', 'efficient_conv_bn_eval')]
+    assert 'backbone.7' in told[0][2]

@@ -1,4 +1,4 @@
-"""Are the addresses of weights such as somebody reads?"""
+"""Are the addresses of weights such as somebody reads, and of whole models?"""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from kdplugin.distill.model_config import is_distiller
 from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
 
+ZOOS = ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://', 'timm://')
+"""Beginnings of addresses under which are backbones that were trained to classify."""
+
 
 def check_addresses(found: Findings, config: Config) -> None:
     """``load_from`` and the checkpoints of teachers begin with a scheme that there is."""
@@ -22,6 +25,18 @@ def check_addresses(found: Findings, config: Config) -> None:
         if mark and not any(one and re.match(one, file) for one in schemes):
             near = did_you_mean(f'{scheme}://', [*known, 'https://'])
             found.error(path, f'Expected an address of {known} but got {file!r}.{near} Correct it.')
+
+
+def check_whole_weights(found: Findings, config: Config) -> None:
+    """``load_from`` and the checkpoints of teachers are of whole models."""
+    for path, file in _files(config):
+        if file.startswith(ZOOS):
+            whose = 'the student' if path == 'load_from' else 'the teacher'
+            found.error(
+                path,
+                f'Expected the weights of the whole model of {whose} but got {file!r}, a backbone that classifies. '
+                'Name the file of the whole model here; weights of a backbone belong into its init_cfg.',
+            )
 
 
 def _files(config: Config) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distiller, learns_velocities
 from kdplugin.distill.settings import distiller_mistakes, teacher_configs
-from kdplugin.preflight.addresses import check_addresses
+from kdplugin.preflight.addresses import check_addresses, check_whole_weights
 from kdplugin.preflight.box_settings import check_boxes
 from kdplugin.preflight.class_names import (
     check_class_names,
@@ -92,7 +92,6 @@ from kdplugin.preflight.teacher_config import (
     whole_config,
     with_preprocessor,
 )
-from kdplugin.preflight.whole_weights import check_whole_weights
 from kdplugin.preflight.work_dir import check_own_work_dir, check_work_dir
 
 

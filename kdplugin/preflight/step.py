@@ -70,14 +70,13 @@ def check_finite(found: Findings, step: Step) -> bool:
 
 
 def check_own_losses(found: Findings, step: Step) -> None:
-    """The student has losses of its own: mmengine adds those alone whose names contain 'loss'."""
+    """What the student computes of its task is trained: mmengine adds that alone whose name contains 'loss'."""
     own = [name for name in step.terms if not name.startswith('loss_kd_')]
     others = [name for name in step.losses if 'loss' not in name and not name.startswith(('kd_', 'acc'))]
-    if not own:
-        named = f' {others[:4]} lack that word.' if others else ''
+    if others and not own:
         found.error(
             STEP,
-            f"Expected losses of the student's own, with 'loss' in their names, but got none.{named} The task is not "
+            f"Expected losses of the student's own, with 'loss' in their names, but got {others[:4]}. The task is not "
             'trained: correct loss_name of the heads, such as loss_ce.',
         )
     wrong = [f'{name}={value:.4g}' for name, value in step.terms.items() if name in own and value < 0]

@@ -1,4 +1,4 @@
-"""Runs of three seeds whose best validations are those of docs/results/quickstart.json."""
+"""Runs of three seeds with best validations as quickstarts have them."""
 
 from __future__ import annotations
 

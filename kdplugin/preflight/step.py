@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from kdplugin.distill.distiller import ADAPTERS
 from kdplugin.distill.pairs import Pair
 from kdplugin.distill.taps import catch
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.strides import Maps, seen_maps
 
 STEP = 'training step'
 
@@ -28,12 +29,16 @@ class Step:
         terms: every trained term as one number, by its name in the log.
         total: their sum.
         overwritten: student taps that an in-place operation changed although the probe saw none.
+        maps: what heads with strides worked on, see ``seen_maps``.
+        size: (H, W) of the images, None where there are none.
     """
 
     losses: Mapping[str, Any]
     terms: Mapping[str, float]
     total: Tensor
     overwritten: frozenset[str]
+    maps: Maps = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
 
 def run_step(student: Any, distillation: Distillation | None, data: Any) -> Step:
@@ -49,12 +54,14 @@ def run_step(student: Any, distillation: Distillation | None, data: Any) -> Step
         distillation.guard.silent = True
         distillation.checked.update(pair.name for pair in distillation.active)
         taps, known = taps_of(distillation.active, 'student'), distillation.student_probe.overwritten
-    with catch(student, taps, 'student') as caught:
+    with catch(student, taps, 'student') as caught, seen_maps(student) as maps:
         losses = student(**data, mode='loss') if isinstance(data, Mapping) else student(*data, mode='loss')
         overwritten = caught.overwritten() - known
     total, logged = student.parse_losses(losses)
     terms = {name: float(value.detach()) for name, value in logged.items() if 'loss' in name and name != 'loss'}
-    return Step(losses, terms, total, overwritten)
+    images = data.get('inputs') if isinstance(data, Mapping) else None
+    size = (images.shape[-2], images.shape[-1]) if isinstance(images, Tensor) else None
+    return Step(losses, terms, total, overwritten, maps, size)
 
 
 def check_finite(found: Findings, step: Step) -> bool:

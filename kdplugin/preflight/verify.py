@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import nn
 
 from kdplugin.distill.distillation import Distillation, by_teacher
 from kdplugin.distill.distiller import attach
@@ -49,7 +49,7 @@ from kdplugin.preflight.step import (
     note_shares,
     run_step,
 )
-from kdplugin.preflight.strides import check_strides, seen_maps
+from kdplugin.preflight.strides import check_strides
 from kdplugin.preflight.validation import check_validation
 from kdplugin.weights.reading.io import trust_checkpoints
 
@@ -207,22 +207,17 @@ def _take_step(
     """Take one step on a batch and judge it; True if it could be taken."""
     with found.during('training step'):
         small = shrunk(data)
-        with seen_maps(student) as maps:
-            step = None if small is data else _small_step(student, distillation, small)
+        step = None if small is data else _small_step(student, distillation, small)
         if step is None:
-            small = data
-            with seen_maps(student) as maps:
-                step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
-        else:
-            height, width = small['inputs'].shape[-2:]
-            name = f'{name}, made small ({height}x{width})'
+            step = found.attempt(STEP, f'one training step on {name}', run_step, student, distillation, data)
+        elif step.size is not None:
+            name = f'{name}, made small ({step.size[0]}x{step.size[1]})'
         if step is None:
             found.note(STEP, 'not checked: finite losses and gradients, because the step failed.')
             return False
         _judge(found, config, student, step, distillation, name, trusted)
-        images = small.get('inputs') if isinstance(small, Mapping) else None
-        if isinstance(images, Tensor):
-            found.run('strides', check_strides, student_path(config), student, maps, images.shape[-2])
+        if step.size is not None:
+            found.run('strides', check_strides, student_path(config), student, step.maps, step.size[0])
         for teacher in teachers:
             check_teacher_untouched(found, teacher)
     return True

@@ -26,9 +26,9 @@ def look(settings: Any) -> Findings:
     student = build(ConfigDict(settings))
     batch = detection_batch()
     found = Findings()
-    with seen_maps(student) as maps:
-        run_step(student, None, batch)
-    check_strides(found, 'model.student', student, maps, batch['inputs'].shape[-2])
+    step = run_step(student, None, batch)
+    assert step.size == tuple(batch['inputs'].shape[-2:])
+    check_strides(found, 'model.student', student, step.maps, step.size[0])
     assert not any(module._forward_pre_hooks for module in student.modules())
     return found
 

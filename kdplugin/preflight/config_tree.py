@@ -111,7 +111,7 @@ def _registries_below(key: str, path: str, registries: Registries, model: bool) 
         return BELOW[key], False
     if key == 'sampler' and path.endswith('dataloader'):
         return (roots.DATA_SAMPLERS,), False
-    if registries == (roots.TRANSFORMS,):
+    if registries in ((roots.TRANSFORMS,), (roots.WEIGHT_INITIALIZERS,)):
         return registries, False
     if path in ('default_hooks', 'visualizer') or (path.endswith('_evaluator') and key == 'metrics'):
         return registries, False

@@ -74,6 +74,8 @@ def _check_files(found: Findings, where: str, dataset: Mapping[str, Any]) -> Non
         )
         return
     named = {key: dataset.get(key) for key in FILES} | dict(prefixes or {})
+    if 'Panoptic' not in str(dataset.get('type')) and not _reads_maps(dataset.get('pipeline')):
+        named.pop('seg', None)  # mmdet's recipes leave it over from panoptic ones
     paths = {
         key: value if is_abs(value) or not root else join_path(root, value) for key, value in named.items() if value
     }
@@ -98,6 +100,13 @@ def _check_files(found: Findings, where: str, dataset: Mapping[str, Any]) -> Non
         elif key == 'ann_file' and Path(path).is_dir() and 'Coco' in str(dataset.get('type')):
             found.error(f'{where}.ann_file', f'Expected a file but {path} is a folder. Name the JSON file in it.')
     _check_filter(found, where, dataset.get('filter_cfg'))
+
+
+def _reads_maps(steps: Any) -> bool:
+    """Tell whether a pipeline of mmdet opens label maps; one that is not a list of dicts is taken to."""
+    if not isinstance(steps, list | tuple) or not all(isinstance(step, Mapping) for step in steps):
+        return True
+    return any(step.get('with_seg') or 'Panoptic' in str(step.get('type')) for step in steps)
 
 
 def _check_filter(found: Findings, where: str, settings: Any) -> None:

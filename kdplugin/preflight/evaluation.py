@@ -141,10 +141,10 @@ def reported(config: Mapping[str, Any]) -> list[str] | None:
 def _names(metric: Mapping[str, Any]) -> list[str] | None:
     """Return the names that one metric gives, none where it only writes files."""
     kind = kind_of(metric)
-    setting, _ = CHOICES.get(kind, ('', ()))
+    setting, choices = CHOICES.get(kind, ('', ()))
     values = metric.get(setting) or DEFAULTS.get(kind)
     values = [values] if isinstance(values, str) else values
-    if not isinstance(values, list | tuple) or kind not in ('CocoMetric', 'IoUMetric'):
+    if not isinstance(values, list | tuple) or kind not in ('CocoMetric', 'IoUMetric') or set(values) - set(choices):
         return None
     if metric.get('format_only') is True:
         return []

@@ -35,11 +35,28 @@ def check_hook_needs(found: Findings, config: Config) -> None:
                 'Expected a model of diffusers for SavePretrainedHook but got kdplugin.Distiller, whose student has no '
                 'save_pretrained. The training would stop at its beginning: remove the hook.',
             )
+        if 'CheckpointHook' in kind:
+            _check_file_names(found, path, hook.get('filename_tmpl'))
         if 'CheckpointHook' in kind and not is_count(hook.get('max_keep_ckpts', -1)):
             found.error(
                 f'{path}.max_keep_ckpts',
                 f'Expected a whole number but got {hook["max_keep_ckpts"]!r}. Write max_keep_ckpts=3; -1 keeps all.',
             )
+
+
+def _check_file_names(found: Findings, path: str, template: Any) -> None:
+    """Checkpoints have names of their own: each would take the place of the one before it."""
+    if template is None:
+        return
+    try:
+        different = str(template).format(1) != str(template).format(2)
+    except (KeyError, IndexError, ValueError):
+        different = False
+    if not different:
+        found.error(
+            f'{path}.filename_tmpl',
+            f"Expected one {{}} for the number of the epoch or iteration but got {template!r}. Write 'epoch_{{}}.pth'.",
+        )
 
 
 def _check_mixing(found: Findings, path: str, config: Config) -> None:

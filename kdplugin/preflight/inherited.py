@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distillation
-from kdplugin.preflight.config_keys import KINDS
+from kdplugin.preflight.config_keys import KINDS, OLD_KEYS
 from kdplugin.preflight.config_types import settings_at
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import hooks_of, kind_of
@@ -31,6 +32,22 @@ BELONGS = {
     'ann_file': 'train_dataloader.dataset.ann_file',
 }  # fmt: skip
 """Where what such a variable is meant to set is read."""
+ALIASES = {
+    'epochs': 'train_cfg=dict(max_epochs=...)', 'num_epochs': 'train_cfg=dict(max_epochs=...)',
+    'learning_rate': 'optim_wrapper=dict(optimizer=dict(lr=...))', 'amp': "optim_wrapper=dict(type='AmpOptimWrapper')",
+    'clip_grad': 'optim_wrapper=dict(clip_grad=...)', 'grad_clip': 'optim_wrapper=dict(clip_grad=...)',
+    'accumulative_counts': 'optim_wrapper=dict(accumulative_counts=...)', 'hooks': 'custom_hooks=[...]',
+    'scheduler': 'param_scheduler=[...]', 'lr_scheduler': 'param_scheduler=[...]',
+    'save_best': 'default_hooks=dict(checkpoint=dict(save_best=...))', 'auto_resume': 'resume=True',
+    'early_stopping': "custom_hooks=[dict(type='EarlyStoppingHook', ...)]", 'pretrained': 'load_from=...',
+    'ema': "custom_hooks=[dict(type='EMAHook', ...)]", 'checkpoint': 'load_from=...',
+    'workflow': 'train_cfg and val_cfg', 'gpu_ids': 'CUDA_VISIBLE_DEVICES before the command',
+    'device': 'nothing: the Runner takes a GPU where there is one', 'temperature': 'it in the loss of a pair',
+    'distill_weight': 'weight=... in each pair', 'kd_weight': 'weight=... in each pair',
+}  # fmt: skip
+"""What a setting is called elsewhere, and where it is read."""
+PARTS_OF_MODELS = ('backbone', 'neck', 'bbox_head', 'decode_head', 'roi_head', 'rpn_head', 'auxiliary_head')
+RAZOR_TOP = ('algorithm', 'distill_losses', 'distill_cfg', 'teacher_ckpt', 'teacher_config', 'distiller')
 UNREAD_PARTS = ('teacher', 'teachers', 'pairs')
 """Parts of a distiller that a student's variables say nothing about."""
 OWN_HOOKS = ('WeightProjectionHook', 'DistillationHook', 'SafeCheckpointHook')
@@ -39,12 +56,19 @@ SHOWN = 2
 
 def check_variables(found: Findings, config: Config) -> None:
     """Every variable that a config file sets in place of one of its bases, or beside them, is read by somebody."""
-    names = list(unread_names(config.filename))
+    names = [*unread_names(config.filename), *_added(config)]
     if not names:
         return
     bases = _parsed(config.filename)
     for name in names:
         value = config.get(name)
+        if name in RAZOR_TOP:
+            found.error(
+                name,
+                f'Expected a kdplugin.Distiller but got {name} of MMRazor. Run python tools/migrate_mmrazor.py '
+                f'{config.filename or "CONFIG"} NEW_CONFIG, which writes the same recipe for kdplugin.',
+            )
+            continue
         if name in ENGINE_KEYS and _may_distil(config, name):
             found.error(
                 name,
@@ -52,11 +76,48 @@ def check_variables(found: Findings, config: Config) -> None:
                 f'model=dict({name}=...).',
             )
             continue
+        if _check_alias(found, config, name):
+            continue
         base = next((one for one in bases if name in one), None)
         if base is not None:
             _check_override(found, config, base, name, value)
         elif bases and name in BELONGS:
             _check_new(found, config, name, value)
+
+
+def _added(config: Config) -> Iterator[str]:
+    """Yield the keys that came into a config after its file was read, so that no file reads them either."""
+    if config.filename and Path(config.filename).is_file():
+        with contextlib.suppress(Exception):
+            own = Config.fromfile(config.filename)
+            yield from (key for key in config if key not in own and key not in KINDS and key[0] != '_')
+
+
+def _check_alias(found: Findings, config: Config, name: str) -> bool:
+    """Say so where a variable is what others call a setting, or a key of the Runner with a slip; True if it is."""
+    near = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.9)
+    if near:
+        found.error(name, f'Expected a key that is read but got {name!r}. Did you mean {near[0]!r}?')
+    elif name in OLD_KEYS:
+        found.error(
+            name, f'Expected a config for mmengine but got {name!r}, a key of older versions. Write {OLD_KEYS[name]}.'
+        )
+    elif name in ALIASES:
+        found.warning(
+            name,
+            f'Expected {name} where it is read but got a variable of that name at the top of the config, which nobody '
+            f'reads. Write {ALIASES[name]}.',
+        )
+    elif name in PARTS_OF_MODELS:
+        student = is_distillation(config.get('model') or {})
+        place = f'model=dict(student=dict({name}=...))' if student else f'model=dict({name}=...)'
+        found.warning(
+            name,
+            f'Expected {name} inside model but got it at the top of the config, where nobody reads it. Write {place}.',
+        )
+    else:
+        return False
+    return True
 
 
 def unread_names(file: str | None) -> Iterator[str]:

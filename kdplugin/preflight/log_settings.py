@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.run_length import is_count
 
 
 def check_log(found: Findings, config: Config) -> None:
@@ -19,6 +20,9 @@ def check_log(found: Findings, config: Config) -> None:
     pattern = settings.get('mean_pattern')
     if pattern is not None:
         _check_pattern(found, pattern)
+    size = settings.get('window_size', 1)
+    if not is_count(size) or size < 1:
+        found.error('log_processor.window_size', f'Expected a whole number > 0 but got {size!r}. Write window_size=50.')
     windows = settings.get('custom_cfg')
     if windows and not isinstance(windows, list | tuple):
         found.error(

@@ -22,6 +22,8 @@ LAYER_DECAY = {'layer_decay_rate': 'LayerDecayOptimizerConstructor'} | dict.from
     ('decay_rate', 'decay_type', 'num_layers'), 'LearningRateDecayOptimizerConstructor'
 )
 """Keys that one constructor alone reads."""
+LARGEST = 100
+"""Factor of a rate above which nobody trains."""
 OLD_MULTS = {'wd_mult': 'decay_mult'}
 """Keys that recipes of mmseg carry from another framework, where they mean what is said beside them."""
 
@@ -73,6 +75,7 @@ def check_groups(found: Findings, config: Config) -> None:
     custom = given.get('custom_keys')
     inner = keys_read(constructor, 'custom_keys[key]')
     for name, chosen in custom.items() if isinstance(custom, Mapping) and inner else ():
+        _check_factor(found, f'{path}.custom_keys.{name}.lr_mult', chosen)
         for key in (one for one in chosen if one not in inner) if isinstance(chosen, Mapping) else ():
             say = found.warning if key in OLD_MULTS else found.error
             say(
@@ -80,6 +83,16 @@ def check_groups(found: Findings, config: Config) -> None:
                 f'Expected keys {sorted(inner)} but got {key!r}, which is not read.'
                 f'{_inner_cure(config, str(key), chosen[key]) or did_you_mean(str(key), sorted(inner))} Correct it.',
             )
+
+
+def _check_factor(found: Findings, path: str, chosen: Any) -> None:
+    factor = chosen.get('lr_mult') if isinstance(chosen, Mapping) else None
+    if not isinstance(factor, int | float) or 0 < factor <= LARGEST:
+        return
+    if factor < 0:
+        found.error(path, f'Expected a factor > 0 but got {factor:g}, which climbs the loss. Correct lr_mult.')
+    elif factor > LARGEST:
+        found.warning(path, f'Expected a factor of the rate but got {factor:g}. Write for example 10.')
 
 
 def _inner_cure(config: Config, key: str, value: Any) -> str:

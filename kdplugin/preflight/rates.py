@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -45,8 +46,12 @@ def check_optimizer(found: Findings, config: Config) -> None:
     path = 'optim_wrapper.optimizer'
     for key in NUMBERS:
         value = optimizer.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf
+        ):
             found.error(f'{path}.{key}', f'Expected a number >= 0 but got {value!r}. Write it without quotes.')
+    if optimizer.get('maximize'):
+        found.error(f'{path}.maximize', 'Expected losses to be made small but got maximize=True. Remove it.')
     betas = optimizer.get('betas')
     if betas is not None and not (isinstance(betas, list | tuple) and len(betas) in (2, 3)):
         found.error(f'{path}.betas', f'Expected two numbers but got {betas!r}. Write betas=(0.9, 0.999).')
@@ -166,6 +171,11 @@ def check_batch_and_rate(found: Findings, config: Config, gpus: int | None) -> N
     if not isinstance(scaling, Mapping):
         return
     base, enabled = scaling.get('base_batch_size'), bool(scaling.get('enable'))
+    if not isinstance(scaling.get('enable', False), bool):
+        found.error(
+            'auto_scale_lr.enable',
+            f'Expected True or False but got {scaling["enable"]!r}, which counts as {enabled}. Leave out the quotes.',
+        )
     if not isinstance(base, int) or base <= 0:
         if enabled:
             found.error(

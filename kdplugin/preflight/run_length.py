@@ -16,6 +16,8 @@ from kdplugin.errors import ConfigError
 from kdplugin.preflight.config_tree import typed_below
 from kdplugin.preflight.findings import Findings
 
+ENDS = {'max_epochs', 'max_iters'}
+
 
 @dataclass(frozen=True)
 class RunLength:
@@ -72,8 +74,9 @@ def check_length(found: Findings, config: Config) -> None:
     if not isinstance(loop, Mapping):
         return
     for key in ('max_epochs', 'max_iters', 'val_interval'):
-        value = loop.get(key)
-        if value is not None and (not is_whole(value) or value <= 0):
+        value: Any = loop.get(key)
+        alone = key in loop and len(ENDS & set(loop)) == 1 and key in ENDS
+        if (alone or value is not None) and (not is_whole(value) or value <= 0):
             found.error(
                 f'train_cfg.{key}', f'Expected a whole number > 0 but got {value!r}. Count epochs or iterations.'
             )

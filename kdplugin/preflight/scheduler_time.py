@@ -30,6 +30,7 @@ def check_scheduler_time(found: Findings, config: Config) -> None:
     for part in parts:
         _check_conversion(found, part)
         _check_milestones(found, part, length)
+        _check_within(found, part)
         if length is not None and not _counts_iterations(found, part, length):
             _check_warmup(found, part, length)
             _check_decay(found, part, length)
@@ -66,6 +67,25 @@ def _check_milestones(found: Findings, part: Typed, length: RunLength | None) ->
         )
     elif not steps:
         found.error(f'{part.path}.milestones', f'Expected milestones but got none. The rate never falls. {cure}')
+
+
+def _check_within(found: Findings, part: Typed) -> None:
+    """A warm-up arrives at the rate itself, and milestones lie before the scheduler ends."""
+    settings, end = part.settings, part.settings.get('end')
+    first, last = settings.get('start_factor', 1 / 3), settings.get('end_factor', 1.0)
+    if kind_of(settings).startswith('Linear') and _less(first, last) and _less(last, 1.0):
+        found.warning(
+            f'{part.path}.end_factor',
+            f'Expected a warm-up to the rate itself but got end_factor={last:g}, at which the rate stays. Leave '
+            'end_factor out.',
+        )
+    steps = settings.get('milestones')
+    late = [step for step in steps if is_count(end) and step >= end] if _all_counts(steps) else []
+    if late:
+        found.warning(
+            f'{part.path}.milestones',
+            f'Expected milestones before end={end} but got {late}, where the scheduler is over. Raise end.',
+        )
 
 
 def _usual(whole: int) -> list[int]:

@@ -199,3 +199,17 @@ def test_a_missing_file_of_proposals_is_told_like_one_of_annotations(tmp_path: P
         found = Findings()
         check_dataset_files(found, Config(dict(train_dataloader=dict(dataset=dataset))))
         assert [one.where for one in found.errors] == ['train_dataloader.dataset.proposal_file'] * number
+
+
+@pytest.mark.parametrize(
+    ('steps', 'told'),
+    [([dict(type='LoadAnnotations', with_mask=True)], False), ([dict(type='LoadAnnotations', with_seg=True)], True)],
+)
+def test_a_folder_of_maps_is_asked_for_where_a_step_opens_it(tmp_path: Path, steps: list[dict], told: bool) -> None:
+    (tmp_path / 'images').mkdir()
+    dataset = dict(
+        type='CocoDataset', data_root=str(tmp_path), data_prefix=dict(img='images', seg='panoptic'), pipeline=steps
+    )
+    found = Findings()
+    check_dataset_files(found, Config(dict(train_dataloader=dict(dataset=dataset))))
+    assert [one.where for one in found.errors] == ['train_dataloader.dataset.data_prefix.seg'] * told

@@ -102,3 +102,17 @@ def test_what_is_left_over_of_a_base_is_deleted() -> None:
     told = says(check_types, changed('train_cfg', dict(type='IterBasedTrainLoop', max_epochs=1)))
     assert told
     assert not any('_delete_' in message for _, _, message in told)
+
+
+def test_a_part_that_is_initialised_otherwise_is_named() -> None:
+    """As mmdet's dense heads have it by default."""
+    init_default_scope('mmdet')
+    settings = detector()
+    layer = dict(type='Normal', std=0.01, override=dict(type='Normal', name='gfl_cls', std=0.01, bias_prob=0.01))
+    settings['bbox_head']['init_cfg'] = dict(layer, layer='Conv2d')
+    found = Findings()
+    check_model_types(found, settings, 'model')
+    assert found == []
+    settings['bbox_head']['init_cfg']['override']['stdd'] = 1
+    check_model_types(found, settings, 'model')
+    assert [one.where for one in found] == ['model.bbox_head.init_cfg.override.stdd']

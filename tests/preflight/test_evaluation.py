@@ -147,3 +147,11 @@ def test_schedulers_wait_for_what_is_measured(name: str | None, right: bool) -> 
     scheduler = dict(type='ReduceOnPlateauLR', rule='greater', **(dict(monitor=name) if name else {}))
     found = says(check_best, dict(param_scheduler=[scheduler], val_evaluator=COCO))
     assert [(level, where) for level, where, _ in found] == [('error', 'param_scheduler.0.monitor')] * (not right)
+
+
+def test_a_measure_that_does_not_exist_says_nothing_of_the_best() -> None:
+    settings = dict(val_evaluator=dict(type='IoUMetric', iou_metrics=['mIou']))
+    assert (
+        says(check_best, dict(settings, default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='mIoU'))))
+        == []
+    )

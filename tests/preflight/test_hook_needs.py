@@ -37,6 +37,8 @@ def test_hooks_that_find_what_they_need(whole: dict[str, Any]) -> None:
         (dict(type='MeanTeacherHook'), '', 'whose teacher is frozen'),
         (dict(type='kdplugin.SavePretrainedHook'), '', 'a model of diffusers'),
         (dict(type='kdplugin.SafeCheckpointHook', max_keep_ckpts='3'), '.max_keep_ckpts', "but got '3'"),
+        (dict(type='CheckpointHook', filename_tmpl='epoch_{epoch}.pth'), '.filename_tmpl', "Write 'epoch_{}.pth'"),
+        (dict(type='CheckpointHook', filename_tmpl='epoch.pth'), '.filename_tmpl', "but got 'epoch.pth'"),
         (dict(type='CheckpointHook', max_keep_ckpts=3.0), '.max_keep_ckpts', 'Write max_keep_ckpts=3'),
     ],
 )

@@ -29,6 +29,8 @@ def test_logs_that_the_runner_makes(settings: dict[str, Any]) -> None:
     ('settings', 'key', 'text'),
     [
         (dict(mean_pattern='*.loss'), 'mean_pattern', 'nothing to repeat'),
+        (dict(window_size='50'), 'window_size', 'Write window_size=50'),
+        (dict(window_size=0), 'window_size', 'got 0'),
         (dict(custom_cfg=MEAN), 'custom_cfg', 'Expected a list of dicts'),
         (dict(custom_cfg=['loss']), 'custom_cfg.0', "but got 'loss'"),
         (dict(custom_cfg=[dict(method_name='mean')]), 'custom_cfg.0', 'Expected data_src'),

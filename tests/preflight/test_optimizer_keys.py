@@ -61,6 +61,7 @@ def test_keys_that_constructors_read(settings: dict[str, Any]) -> None:
         (dict(norm_decay_multi=0.0), 'norm_decay_multi', "Did you mean 'norm_decay_mult'"),
         (dict(layer_decay_rate=0.7), 'layer_decay_rate', "Add constructor='LayerDecayOptimizerConstructor'"),
         (dict(decay_rate=0.7), 'decay_rate', "Add constructor='LearningRateDecayOptimizerConstructor'"),
+        (dict(custom_keys=dict(neck=dict(lr_mult=-0.1))), 'custom_keys.neck.lr_mult', 'which climbs the loss'),
         (dict(other=1), 'other', 'Remove it, or correct the name.'),
         (dict(custom_keys=dict(neck=dict(lr_mutl=0.1))), 'custom_keys.neck.lr_mutl', "Did you mean 'lr_mult'"),
         (dict(custom_keys=dict(neck=dict(lr=0.001))), 'custom_keys.neck.lr', 'Write lr_mult=0.1, the factor of lr='),

@@ -107,6 +107,8 @@ def test_accumulated_batches_count() -> None:
     [
         (wrapper(dict(SGD, momentum=9)), 'error', 'optimizer.momentum', 'write 0.9'),
         (wrapper(dict(SGD, momentum=1.0)), 'error', 'optimizer.momentum', 'write 0.9'),
+        (wrapper(dict(SGD, maximize=True)), 'error', 'optimizer.maximize', 'Remove it'),
+        (wrapper(dict(SGD, lr=float('nan'))), 'error', 'optimizer.lr', 'got nan'),
         (wrapper(dict(SGD, weight_decay=5.0)), 'warning', 'optimizer.weight_decay', 'write 0.0001'),
         (wrapper(dict(type='AdamW', lr=1e-4, weight_decay=5)), 'warning', 'optimizer.weight_decay', 'write 0.05'),
         (wrapper(clip_grad=dict(max_norm=1e-4)), 'warning', 'clip_grad.max_norm', 'Nothing would learn'),
@@ -117,3 +119,12 @@ def test_numbers_that_ruin_a_training(config: dict[str, Any], level: str, key: s
     assert (found, where) == (level, f'optim_wrapper.{key}')
     assert cure in text
     assert says(check_optimizer, wrapper(dict(SGD, weight_decay=0.04), clip_grad=dict(max_norm=0.01))) == []
+
+
+def test_a_text_is_neither_true_nor_false() -> None:
+    config = dict(wrapper(), auto_scale_lr=dict(enable='False'), train_dataloader=dict(batch_size=2))
+    ((level, text),) = [
+        (level, text) for level, where, text in says(check_batch_and_rate, config, 1) if where == 'auto_scale_lr.enable'
+    ]
+    assert level == 'error'
+    assert "got 'False', which counts as True" in text

@@ -39,6 +39,8 @@ def test_a_training_ends_and_validates() -> None:
         ('error', 'train_cfg.max_epochs')
     ]
     assert places(check_length, dict(train_cfg=dict(val_interval=1))) == [('error', 'train_cfg')]
+    assert ('error', 'train_cfg.max_epochs') in places(check_length, dict(train_cfg=dict(EPOCHS, max_epochs=None)))
+    assert places(check_length, dict(train_cfg=dict(by_epoch=False, max_epochs=None, max_iters=9))) == []
 
 
 @pytest.mark.parametrize(

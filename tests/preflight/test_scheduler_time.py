@@ -73,3 +73,20 @@ def test_factors_are_not_multiplied() -> None:
     )
     other_optimizer = dict(train_cfg=EPOCHS, param_scheduler=dict(a=[WARM], b=[WARM]))
     assert says(check_scheduler_time, other_optimizer) == []
+
+
+def test_a_warm_up_ends_at_the_rate_itself() -> None:
+    for last, told in ((0.1, True), (1.0, False)):
+        settings = [dict(type='LinearLR', start_factor=0.001, end_factor=last, by_epoch=False, end=500)]
+        found = says(check_scheduler_time, dict(param_scheduler=settings))
+        assert [(level, where) for level, where, _ in found] == [('warning', 'param_scheduler.0.end_factor')] * told
+    down = [dict(type='LinearLR', start_factor=1.0, end_factor=0.1, by_epoch=False, end=500)]
+    assert says(check_scheduler_time, dict(param_scheduler=down)) == []
+
+
+def test_milestones_lie_before_the_end_of_their_scheduler() -> None:
+    for end, told in ((10, True), (12, False)):
+        settings = [dict(type='MultiStepLR', milestones=[8, 11], by_epoch=True, begin=0, end=end)]
+        found = says(check_scheduler_time, dict(param_scheduler=settings))
+        assert [(level, where) for level, where, _ in found] == [('warning', 'param_scheduler.0.milestones')] * told
+        assert all('before end=10 but got [11]' in text for _, _, text in found)

@@ -47,8 +47,8 @@ def check_ignored_class(found: Findings, model: Any, path: str) -> None:
     for where, head in configured_heads(model, path):
         ignored = head.get('ignore_index')
         if isinstance(head, Mapping) and isinstance(ignored, int) and 0 <= ignored < head['num_classes']:
-            found.error(
+            found.warning(
                 f'{where}.ignore_index',
                 f'Expected an ignore_index outside the {head["num_classes"]} classes but got {ignored}, which would '
-                'never be learnt. Write 255.',
+                'never be learnt. Write 255, unless that is meant.',
             )

@@ -18,7 +18,7 @@ SILENT = (
     Fault('anchors of another level', DET, {f'{MODEL}.bbox_head.anchor_generator.strides': [4, 8, 16, 32, 64]}, f'{MODEL}.bbox_head.anchor_generator.strides', 'strides of the maps', 'correct the strides', full=True),
     Fault('zero label reduced in training alone', SEG, {f'{TRAIN}.reduce_zero_label': True, f'{VAL}.reduce_zero_label': False}, f'{VAL}.reduce_zero_label', 'True and False', 'the same in both'),
     Fault('background reduced to nothing', SEG, {f'{TRAIN}.reduce_zero_label': True, f'{VAL}.reduce_zero_label': True}, f'{TRAIN}.reduce_zero_label', "'background' to keep its label 0", 'reduce_zero_label=False'),
-    Fault('a class that is ignored', SEG, {f'{HEAD}.ignore_index': 10}, f'{HEAD}.ignore_index', 'would never be learnt', 'Write 255'),
+    Fault('a class that is ignored', SEG, {f'{HEAD}.ignore_index': 10}, f'{HEAD}.ignore_index', 'would never be learnt', 'Write 255', level='warning'),
     Fault('batches of two for relations', DET, {f'{PAIRS}.neck.loss': dict(type='kdplugin.RKDLoss'), 'train_dataloader.batch_size': 2}, f'{PAIRS}.neck.loss', 'its value is 0', 'Raise batch_size'),
     Fault('one softmax over four sides', DET, {f'{PAIRS}.cls.tap': 'bbox_head.gfl_reg'}, f'{PAIRS}.cls.loss', 'one distribution for each side', 'LocalizationDistillationLoss', level='warning'),
     Fault('a misspelt key of nms', DET, {f'{MODEL}.test_cfg.nms': dict(type='nms', iou_thresh=0.6)}, 'val_dataloader', "unexpected keyword argument 'iou_thresh'", 'Correct', full=True),

@@ -105,6 +105,9 @@ def _check_average(found: Findings, path: str, hook: Mapping[str, Any]) -> None:
             f'Expected a kind of average but got {kind!r}.{suggestion(str(kind), (MODELS,), None)} Correct it.',
         )
         return
+    gamma = hook.get('gamma')
+    if gamma is not None and (isinstance(gamma, bool) or not isinstance(gamma, int | float) or gamma <= 0):
+        found.error(f'{path}.gamma', f'Expected a number > 0 but got {gamma!r}. Write for example 2000.')
     takes = accepted(average)
     known = accepted(EMAHook).names | takes.names - {'model', 'kwargs'}
     for key in hook:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,21 @@ def _check_initial(found: Findings, where: str, settings: Any) -> None:
             found.error(
                 where, f'Expected an address of {known} but got {file!r}.{did_you_mean(scheme, known)} Correct it.'
             )
+    else:
+        _check_layers(found, where, settings.get('layer'))
+
+
+def _check_layers(found: Findings, where: str, layers: Any) -> None:
+    """A name of a layer with a slip matches none, and mmengine says nothing; names of other packages are not judged."""
+    for name in layers if isinstance(layers, list | tuple) else [layers] if layers else ():
+        if isinstance(name, str) and not hasattr(nn, name) and not name.startswith('_'):
+            same = [one for one in dir(nn) if one.lower() == name.lower()]
+            near = same or difflib.get_close_matches(name, dir(nn), n=1, cutoff=0.9)
+            if near:
+                found.error(
+                    f'{where}.layer',
+                    f'Expected layers of torch but got {name!r}, which matches none. Did you mean {near[0]!r}?',
+                )
 
 
 def is_here(path: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from kdplugin.module_paths import did_you_mean
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import kind_of
 from kdplugin.preflight.run_length import is_count
@@ -21,6 +22,8 @@ DECAYS = {'SGD': 0.05, 'AdamW': 0.5}
 SMALLEST = 1e-3
 """Norm of a gradient that is cut to nothing."""
 NUMBERS = ('lr', 'weight_decay', 'momentum', 'eps')
+SCALER = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval', 'enabled')
+"""What torch's GradScaler takes."""
 DTYPES = ('float16', 'bfloat16', 'float32', 'float64')
 
 
@@ -154,6 +157,21 @@ def check_amp(found: Findings, config: Config) -> None:
     if not (scale == 'dynamic' or isinstance(scale, int | float | Mapping)) or isinstance(scale, bool):
         found.error(
             'optim_wrapper.loss_scale', f"Expected 'dynamic', a number or a dict but got {scale!r}. Correct it."
+        )
+    elif not isinstance(scale, str | Mapping) and not 0 < scale < math.inf:
+        found.error('optim_wrapper.loss_scale', f'Expected a number > 0 but got {scale}. Write loss_scale=512.0.')
+    for key in scale if isinstance(scale, Mapping) else ():
+        if key not in SCALER:
+            found.error(
+                f'optim_wrapper.loss_scale.{key}',
+                f'Expected keys {list(SCALER)} but got {key!r}.{did_you_mean(str(key), SCALER)} The training would stop '
+                'at its beginning: correct it.',
+            )
+    if dtype in ('float32', 'float64'):
+        found.warning(
+            'optim_wrapper.dtype',
+            f'Expected a half precision beside AmpOptimWrapper but got {dtype}, which changes nothing. Write '
+            "'bfloat16', or type='OptimWrapper'.",
         )
     if dtype == 'float16' and wrapper.get('loss_scale') == 1:
         found.warning(

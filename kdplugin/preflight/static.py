@@ -231,7 +231,11 @@ def _check_distiller(
         if isinstance(entry, Mapping):
             found.run('pairs', check_pair, str(name), entry)
     if not pairs:
-        found.note('model.pairs', 'none: this trains exactly as the plain config does.')
+        found.warning(
+            'model.pairs',
+            'Expected pairs by which the student learns but got none: this trains exactly as the plain config does. Add '
+            'one, or train the plain config.',
+        )
 
 
 def _said(key: str, model: Mapping[str, Any], left: bool) -> bool:

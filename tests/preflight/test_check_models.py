@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from engine_fixtures import build, distilled, save_weights, segmentor
 from engine_runs import run_config
@@ -207,3 +208,14 @@ def test_a_teacher_that_is_no_dict_of_its_own(tmp_path: Path) -> None:
     ((where, message),) = [(one.where, one.message) for one in found.errors]
     assert where == 'model.teacher.checkpoint'
     assert 'does not exist. It is a folder. Check the path.' in message
+
+
+@pytest.mark.parametrize(
+    ('layer', 'near'),
+    [('Conv2D', 'Conv2d'), (['BatchNorm2d', 'GroupNrm'], 'GroupNorm'), (['_BatchNorm', 'Conv2d'], None), ('DCN', None)],
+)
+def test_layers_that_are_initialised_exist(layer: Any, near: str | None) -> None:
+    found = Findings()
+    check_initial_weights(found, dict(neck=dict(init_cfg=[dict(type='Kaiming', layer=layer)])), 'model')
+    assert [(one.level, one.where) for one in found] == [('error', 'model.neck.init_cfg.layer')] * (near is not None)
+    assert all(f'Did you mean {near!r}?' in one.message for one in found)

@@ -42,6 +42,7 @@ def test_hooks_that_the_runner_refuses(hook: Any, where: str, message: str) -> N
         (dict(momentum=1.0), 'error', 'momentum', 'between 0 and 1 but got 1.0'),
         (dict(momentum='0.1'), 'error', 'momentum', "got '0.1'"),
         (dict(ema_type='ExpMomentumEM'), 'error', 'ema_type', "ExpMomentumEMA'"),
+        (dict(ema_type='MomentumAnnealingEMA', gamma=0), 'error', 'gamma', 'Expected a number > 0 but got 0'),
         (dict(decay=0.99), 'error', 'decay', 'Write momentum, which is 1 minus it.'),
         (dict(momentm=0.01), 'error', 'momentm', "Did you mean 'momentum'"),
     ],

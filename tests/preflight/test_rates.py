@@ -44,6 +44,13 @@ def test_mistakes_of_an_optimizer(config: dict[str, Any], expected: tuple[str, s
         (dict(type='AmpOptimWrapper', dtype='bf16'), [('error', 'optim_wrapper.dtype')]),
         (dict(type='AmpOptimWrapper', loss_scale='static'), [('error', 'optim_wrapper.loss_scale')]),
         (dict(type='AmpOptimWrapper', dtype='float16', loss_scale=1), [('warning', 'optim_wrapper.loss_scale')]),
+        (dict(type='AmpOptimWrapper', loss_scale=0), [('error', 'optim_wrapper.loss_scale')]),
+        (dict(type='AmpOptimWrapper', loss_scale=dict(init_scale=512.0, growth_interval=3)), []),
+        (
+            dict(type='AmpOptimWrapper', loss_scale=dict(growth_intervall=3)),
+            [('error', 'optim_wrapper.loss_scale.growth_intervall')],
+        ),
+        (dict(type='AmpOptimWrapper', dtype='float32'), [('warning', 'optim_wrapper.dtype')]),
         (dict(type='OptimWrapper', loss_scale=512.0), [('error', 'optim_wrapper.loss_scale')]),
     ],
 )

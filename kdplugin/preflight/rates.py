@@ -164,8 +164,8 @@ def check_amp(found: Findings, config: Config) -> None:
         if key not in SCALER:
             found.error(
                 f'optim_wrapper.loss_scale.{key}',
-                f'Expected keys {list(SCALER)} but got {key!r}.{did_you_mean(str(key), SCALER)} The training would stop '
-                'at its beginning: correct it.',
+                f'Expected keys {list(SCALER)} but got {key!r}.{did_you_mean(str(key), SCALER)} The training would '
+                'stop at its beginning: correct it.',
             )
     if dtype in ('float32', 'float64'):
         found.warning(

@@ -233,8 +233,8 @@ def _check_distiller(
     if not pairs:
         found.warning(
             'model.pairs',
-            'Expected pairs by which the student learns but got none: this trains exactly as the plain config does. Add '
-            'one, or train the plain config.',
+            'Expected pairs by which the student learns but got none: this trains exactly as the plain config does. '
+            'Add one, or train the plain config.',
         )
 
 

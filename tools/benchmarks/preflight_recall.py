@@ -32,6 +32,7 @@ from preflight_cases.fault_list import DATA, FILES, KEYS  # noqa: E402
 from preflight_cases.fault_list_learning import SILENT  # noqa: E402
 from preflight_cases.fault_list_more import LEARNING, PARTS, RUNNING, VIDEO  # noqa: E402
 from preflight_cases.fault_list_schedules import SCHEDULES  # noqa: E402
+from preflight_cases.fault_list_settings import SETTINGS  # noqa: E402
 from preflight_cases.fault_list_training import DISTILLATION, MORE, TRAINING  # noqa: E402
 from preflight_cases.faults import Fault  # noqa: E402
 from preflight_cases.files import STUDENT, make_files, save_teacher  # noqa: E402
@@ -57,6 +58,7 @@ FAULTS = (
     *VIDEO,
     *SILENT,
     *SCHEDULES,
+    *SETTINGS,
 )
 RESULT = ROOT / 'docs' / 'results' / 'preflight_recall.json'
 SYNTAX = {

@@ -18,13 +18,18 @@ ZOOS = ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls
 
 def check_addresses(found: Findings, config: Config) -> None:
     """``load_from`` and the checkpoints of teachers begin with a scheme that there is."""
-    schemes = CheckpointLoader._schemes
-    known = [one for one in schemes if one.endswith('://') and one[0].isalpha()]
     for path, file in _files(config):
-        scheme, mark, _ = file.partition('://')
-        if mark and not any(one and re.match(one, file) for one in schemes):
-            near = did_you_mean(f'{scheme}://', [*known, 'https://'])
-            found.error(path, f'Expected an address of {known} but got {file!r}.{near} Correct it.')
+        check_address(found, path, file)
+
+
+def check_address(found: Findings, path: str, file: str) -> None:
+    """A file is a path, or begins with a scheme that there is."""
+    schemes = CheckpointLoader._schemes
+    scheme, mark, _ = file.partition('://')
+    if mark and not any(one and re.match(one, file) for one in schemes):
+        known = [one for one in schemes if one.endswith('://') and one[0].isalpha()]
+        near = did_you_mean(f'{scheme}://', known)
+        found.error(path, f'Expected an address of {known} but got {file!r}.{near} Correct it.')
 
 
 def check_whole_weights(found: Findings, config: Config) -> None:

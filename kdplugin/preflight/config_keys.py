@@ -167,11 +167,15 @@ def _is_old(key: str, value: Any, config: Config) -> bool:
 def check_razor_keys(found: Findings, config: Config) -> None:
     """The model is not MMRazor's."""
     for path, key in _razor_keys(config.get('model'), 'model'):
-        found.error(
-            path,
-            f'Expected a kdplugin.Distiller but got {key} of MMRazor. Run python tools/migrate_mmrazor.py '
-            f'{config.filename or "CONFIG"} NEW_CONFIG, which writes the same recipe for kdplugin.',
-        )
+        found.error(path, razor_message(key, config))
+
+
+def razor_message(what: str, config: Config) -> str:
+    """Return what is said of a key or type of MMRazor."""
+    return (
+        f'Expected a kdplugin.Distiller but got {what} of MMRazor. Run python tools/migrate_mmrazor.py '
+        f'{config.filename or "CONFIG"} NEW_CONFIG, which writes the same recipe for kdplugin.'
+    )
 
 
 def _razor_keys(model: Any, path: str) -> Iterator[tuple[str, str]]:

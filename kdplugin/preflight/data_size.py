@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
 
 from mmengine.config import Config
 
-from kdplugin.distill.model_config import is_distillation
 from kdplugin.distill.pairs import parse_weight
 from kdplugin.errors import ConfigError
 from kdplugin.preflight.config_tree import typed_below
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.pair_weights import pair_entries
 from kdplugin.preflight.run_length import RunLength, is_count
 
 
@@ -58,11 +57,9 @@ def _check_schedulers(found: Findings, config: Config, total: int, training: str
 
 
 def _check_pairs(found: Findings, config: Config, total: int, training: str) -> None:
-    model = config.get('model')
-    pairs = model.get('pairs') if isinstance(model, Mapping) and is_distillation(model) else None
-    for name, entry in pairs.items() if isinstance(pairs, Mapping) else ():
+    for name, entry in pair_entries(config):
         with contextlib.suppress(ConfigError):  # told by check_pair
-            weight = parse_weight(str(name), entry)
+            weight = parse_weight(name, entry)
             if not weight.by_epoch and weight.warmup >= max(total, 1):
                 found.warning(
                     f'model.pairs.{name}.warmup',

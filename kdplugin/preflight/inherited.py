@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from kdplugin.distill.model_config import is_distillation
-from kdplugin.preflight.config_keys import KINDS, OLD_KEYS
+from kdplugin.preflight.config_keys import KINDS, OLD_KEYS, razor_message
 from kdplugin.preflight.config_types import settings_at
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.hook_action import hooks_of, kind_of
@@ -63,11 +63,7 @@ def check_variables(found: Findings, config: Config) -> None:
     for name in names:
         value = config.get(name)
         if name in RAZOR_TOP:
-            found.error(
-                name,
-                f'Expected a kdplugin.Distiller but got {name} of MMRazor. Run python tools/migrate_mmrazor.py '
-                f'{config.filename or "CONFIG"} NEW_CONFIG, which writes the same recipe for kdplugin.',
-            )
+            found.error(name, razor_message(name, config))
             continue
         if name in ENGINE_KEYS and _may_distil(config, name):
             found.error(

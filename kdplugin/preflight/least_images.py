@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import mmengine.registry as roots
 from mmengine.config import Config
 
-from kdplugin.distill.model_config import is_distillation
 from kdplugin.preflight.findings import Findings
+from kdplugin.preflight.pair_weights import pair_entries
 from kdplugin.preflight.registries import find_type
 from kdplugin.preflight.run_length import is_count
 
@@ -20,12 +20,10 @@ def least_images(config: Config) -> int:
 
 def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
     """Yield the name of each pair, its loss, and the images that this needs."""
-    model = config.get('model')
-    pairs = model.get('pairs') if isinstance(model, Mapping) and is_distillation(model) else None
-    for name, entry in pairs.items() if isinstance(pairs, Mapping) else ():
-        loss = entry.get('loss') if isinstance(entry, Mapping) else None
+    for name, entry in pair_entries(config):
+        loss = entry.get('loss')
         kind = loss.get('type') if isinstance(loss, Mapping) else None
-        yield str(name), str(kind), getattr(find_type(kind, (roots.MODELS,), None), 'least_images', 1) if kind else 1
+        yield name, str(kind), getattr(find_type(kind, (roots.MODELS,), None), 'least_images', 1) if kind else 1
 
 
 def check_least_images(found: Findings, config: Config) -> None:

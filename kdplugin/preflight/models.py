@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from urllib.parse import urlparse
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from kdplugin.checkpoint_schemes import resolve
@@ -22,7 +20,8 @@ from kdplugin.distill.model_config import is_distillation, plain_model_config
 from kdplugin.distill.teachers.preprocessing import preprocessing_warning
 from kdplugin.distill.teachers.teacher import Teacher, build_teacher_model, load_teacher, teacher_mistakes
 from kdplugin.errors import CheckpointError
-from kdplugin.module_paths import did_you_mean, match_modules
+from kdplugin.module_paths import match_modules
+from kdplugin.preflight.addresses import check_address
 from kdplugin.preflight.data import near_files
 from kdplugin.preflight.findings import Findings
 from kdplugin.preflight.initial_weights import check_pretrained_fits
@@ -89,16 +88,12 @@ def _check_initial(found: Findings, where: str, settings: Any) -> None:
         )
     elif settings.get('type') == 'Pretrained':
         file = settings.get('checkpoint')
-        scheme = f'{str(file).partition("://")[0]}://' if '://' in str(file) else ''
-        known = [one for one in CheckpointLoader._schemes if one.endswith('://') and one[0].isalpha()]
         if not file:
             found.error(
                 where, 'Expected a checkpoint beside Pretrained but got none. Give the file or remove init_cfg.'
             )
-        elif scheme and not any(one and re.match(one, str(file)) for one in CheckpointLoader._schemes):
-            found.error(
-                where, f'Expected an address of {known} but got {file!r}.{did_you_mean(scheme, known)} Correct it.'
-            )
+        else:
+            check_address(found, where, str(file))
     else:
         _check_layers(found, where, settings.get('layer'))
 

@@ -28,7 +28,7 @@ def check_pair_weights(found: Findings, config: Config) -> None:
     model = config.get('model')
     if not isinstance(model, Mapping) or not is_distillation(model):
         return
-    entries = {str(name): one for name, one in _entries(model)}
+    entries = dict(pair_entries(config))
     weights = dict(_weights(entries))
     length = RunLength.of(config)
     for name, weight in weights.items():
@@ -45,11 +45,13 @@ def check_pair_weights(found: Findings, config: Config) -> None:
     _check_task(found, model, weights)
 
 
-def _entries(model: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    pairs = model.get('pairs')
-    yield from (
-        ((name, one) for name, one in pairs.items() if isinstance(one, Mapping)) if isinstance(pairs, Mapping) else ()
-    )
+def pair_entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the name and the config of each pair of a distillation, none of another model."""
+    model = config.get('model')
+    pairs = model.get('pairs') if isinstance(model, Mapping) and is_distillation(model) else None
+    for name, entry in pairs.items() if isinstance(pairs, Mapping) else ():
+        if isinstance(entry, Mapping):
+            yield str(name), entry
 
 
 def _weights(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Weight]]:
